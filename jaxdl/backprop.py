@@ -1,0 +1,133 @@
+"""Both paths to the gradient, and everything the backward pass sees on its way."""
+
+import operator
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+from jax import Array
+
+from jaxdl.factors import Formed
+from jaxdl.layer import Layer, map_layers
+from jaxdl.loss import Loss
+from jaxdl.reducers import Reducer, Seen, grads, reduce_kept
+
+Path = Literal["manual", "autodiff"]
+PATHS = ("manual", "autodiff")
+
+
+class ValueAndReduced(Protocol):
+    """What `value_and_grad` returns."""
+
+    def __call__(
+        self, params, x, target, key=None, *, where=None, slots=None
+    ) -> tuple[Array, Any]: ...
+
+
+def value_and_grad(
+    model: Layer, loss: Loss, *, path: Path = "manual", reduce: Reducer = grads
+) -> ValueAndReduced:
+    """A function ``(params, x, target, key=None, *, where=None, slots=None) -> (value, reduced)``.
+
+    Args:
+      model: any layer.
+      loss: a pair of forward and backward, from `jaxdl.loss`.
+      path: "manual" runs `model.bwd`; "autodiff" runs `jax.grad` of the same forward.
+      reduce: what to make of the gradient factors. On the autodiff path a reducer is given
+        already formed gradients (`Formed`): those that need examples refuse them by name.
+
+    The function takes a batch `x` (examples on the first axis), the loss's `target`, a `key` for
+    training (None: evaluation), the loss's weights `where`, and `slots` for the reducer. It
+    returns the loss, a scalar, and what the reducer made: by default the gradient, with the
+    tree, shapes and dtypes of `params`.
+
+    Raises:
+      ValueError: unknown path; an empty batch.
+    """
+    if path not in PATHS:
+        raise ValueError(f"value_and_grad: path must be one of {PATHS}, got {path!r}; choose one")
+
+    def manual(params, x, target, key=None, *, where=None, slots=None):
+        _check_batch(x)
+        y, residuals = model.fwd(params, x, key)
+        value, loss_residuals = loss.fwd(y, target, where)
+        reduced, _ = model.bwd(params, residuals, loss.bwd(loss_residuals), reduce, slots)
+        return value, reduced
+
+    def autodiff(params, x, target, key=None, *, where=None, slots=None):
+        _check_batch(x)
+
+        def objective(params):
+            return loss.fwd(model.apply(params, x, key), target, where)[0]
+
+        value, gradient = jax.value_and_grad(objective)(params)
+        if reduce is grads:
+            return value, gradient
+        return value, reduce_kept(reduce, params, jax.tree.map(Formed, gradient), slots)
+
+    return manual if path == "manual" else autodiff
+
+
+def _check_batch(x: Any) -> None:
+    for leaf in jax.tree.leaves(x):
+        if 0 in leaf.shape[:1]:
+            raise ValueError(
+                f"value_and_grad: a batch must hold at least one example, got shape {leaf.shape}; "
+                "skip it, or check how the data was cut into batches"
+            )
+
+
+class Trace(NamedTuple):
+    """Everything one backward pass sees. Trees are shaped like the model: a tuple for a
+    container, one entry for each leaf; what a scan stacks has a leading axis of layers (`repeat`)
+    or of steps (`scan_time`)."""
+
+    value: Array
+    """The loss."""
+    output: Any
+    """The model's output."""
+    activations: Any
+    """The output of each leaf."""
+    deltas: Any
+    """∂loss/∂(output of each leaf)."""
+    dx: Any
+    """∂loss/∂x, None for integers."""
+    reduced: Any
+    """What the reducer made at each leaf; by default the gradient."""
+
+
+def backprop_trace(model: Layer, loss: Loss, *, reduce: Reducer = grads):
+    """A function ``(params, x, target, key=None, *, where=None, slots=None) -> Trace``.
+
+    Every activation and every delta, leaf by leaf, from one forward and one backward pass; works
+    under jit, and inside the scan of `repeat`. For a dense layer the activation is the net input
+    of its units and the delta is the δ = ∂loss/∂net of the textbooks.
+    """
+    watched = map_layers(lambda path, layer: layer if layer.children else _watch(layer), model)
+
+    def trace(params, x, target, key=None, *, where=None, slots=None) -> Trace:
+        _check_batch(x)
+        y, residuals = watched.fwd(params, x, key)
+        value, loss_residuals = loss.fwd(y, target, where)
+        seen, dx = watched.bwd(params, residuals, loss.bwd(loss_residuals), reduce, slots)
+        activations, deltas, reduced = (
+            jax.tree.map(operator.attrgetter(name), seen, is_leaf=lambda n: isinstance(n, Seen))
+            for name in ("activation", "delta", "reduced")
+        )
+        return Trace(value, y, activations, deltas, dx, reduced)
+
+    return trace
+
+
+def _watch(layer: Layer) -> Layer:
+    """The leaf, reporting its output and the cotangent of it beside what the reducer makes."""
+
+    def fwd(params, x, key=None):
+        y, residuals = layer.fwd(params, x, key)
+        return y, (y, residuals)
+
+    def bwd(params, residuals, dy, reduce: Reducer = grads, slots=None):
+        y, residuals = residuals
+        reduced, dx = layer.bwd(params, residuals, dy, reduce, slots)
+        return Seen(y, dy, reduced), dx
+
+    return Layer(layer.name, layer.init, fwd, bwd, detail=layer.detail)

@@ -1,0 +1,248 @@
+"""Gradient factors: what a backward pass knows about a parameter before any gradient is formed.
+
+A leaf's ``bwd`` returns one factor per parameter. A factor *stands for* a gradient and keeps what
+that gradient is made of, example by example, so that a reducer may form it, measure it, or leave
+it alone. With n over examples and t over the positions of an example (time, pixels, none):
+
+=====================  ==========================  =======================================
+factor                 gradient                    arrays
+=====================  ==========================  =======================================
+``Outer(a, d)``        Σₙₜ aₙₜ ⊗ dₙₜ                a (N, ..., m), d (N, ..., k)
+``Sum(d)``             Σₙₜ dₙₜ                      d (N, ..., *parameter)
+``Scatter(ids, d)``    row idsₙₜ gets dₙₜ added     ids (N, ...), d (N, ..., k)
+``Many(factors)``      the sum of their gradients  tied weights
+``Formed(g)``          g                           g has the parameter's shape; no examples
+``Zero(examples)``     0                           none: a parameter held fixed
+``Stacked(factor)``    one gradient per layer      every array with a leading layer axis
+=====================  ==========================  =======================================
+
+In every factor but ``Formed`` and ``Stacked`` the first axis of every array counts examples.
+:func:`contract` is the only place in the library where a parameter's gradient is formed.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import AxisType
+from jax.typing import DTypeLike
+
+
+def wide(dtype: DTypeLike) -> Any:
+    """The dtype to accumulate sums of `dtype` in: float32, or wider if `dtype` is."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def explicit_sharding(array: Array) -> Any:
+    """The sharding of `array` if its mesh has Explicit axes, else None.
+
+    Under Explicit axes a product that contracts two sharded axes does not guess where its
+    result lives and must be told; under Auto axes and without a mesh there is nothing to tell.
+    """
+    sharding = jax.typeof(array).sharding
+    return sharding if AxisType.Explicit in sharding.mesh.axis_types else None
+
+
+class Factor:
+    """Base of the factor types; `isinstance(value, Factor)` tells a factor from an array."""
+
+    @property
+    def examples(self) -> int:
+        """How many examples the factor spans (a static number)."""
+        return jax.tree.leaves(self)[0].shape[0]
+
+    def form(self, param: Array) -> Array:
+        """The gradient, accumulated in float32 or wider and not yet cast. Use `contract`."""
+        raise TypeError(f"contract: {type(self).__name__} does not stand for a gradient")
+
+    def transpose(self) -> "Factor":
+        """The factor of the transposed parameter, for weights tied to a transpose."""
+        raise TypeError(
+            f"tied: {type(self).__name__} has no transpose; only weights used in a matrix "
+            "product do: tie without transpose=True"
+        )
+
+    def join_time(self) -> "Factor":
+        """Turn a leading time axis, stacked by a scan, into a position axis behind the examples."""
+        return jax.tree.map(lambda array: jnp.moveaxis(array, 0, 1), self)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Outer(Factor):
+    """Σ a ⊗ d: the factor of a matrix in `y = a @ w`; a (N, ..., m) with d = dy (N, ..., k)."""
+
+    a: Array
+    d: Array
+
+    def form(self, param: Array) -> Array:
+        leading = tuple(range(self.a.ndim - 1))
+        return lax.dot_general(
+            self.a,
+            self.d,
+            ((leading, leading), ((), ())),
+            preferred_element_type=wide(param.dtype),
+            out_sharding=explicit_sharding(param),
+        )
+
+    def transpose(self) -> "Outer":
+        return Outer(self.d, self.a)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Sum(Factor):
+    """Σ d: the factor of a parameter that is added (or whose multiplier is already in d)."""
+
+    d: Array
+
+    def form(self, param: Array) -> Array:
+        leading = tuple(range(self.d.ndim - param.ndim))
+        return jnp.sum(self.d, axis=leading, dtype=wide(self.d.dtype))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Scatter(Factor):
+    """Σ into rows: the factor of a table read by index; ids int (N, ...), d (N, ..., k).
+
+    Rows outside the table are dropped, as `jax.grad` of a filling lookup drops them.
+    """
+
+    ids: Array
+    d: Array
+
+    def form(self, param: Array) -> Array:
+        rows = jnp.zeros_like(param, dtype=wide(param.dtype))
+        return rows.at[self.ids].add(
+            self.d.astype(rows.dtype),
+            mode="drop",
+            wrap_negative_indices=False,
+            out_sharding=explicit_sharding(param),
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Many(Factor):
+    """A sum of factors: one parameter used in several places."""
+
+    factors: tuple[Factor, ...]
+
+    def form(self, param: Array) -> Array:
+        first, *rest = [factor.form(param) for factor in self.factors]
+        return sum(rest, start=first)
+
+    def transpose(self) -> "Many":
+        return Many(tuple(factor.transpose() for factor in self.factors))
+
+    def join_time(self) -> "Many":
+        return Many(tuple(factor.join_time() for factor in self.factors))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Formed(Factor):
+    """An already formed gradient; reducers that need examples refuse it by name."""
+
+    g: Array
+
+    @property
+    def examples(self) -> int:
+        raise FactorError("an already formed gradient (Formed) has no examples")
+
+    def form(self, param: Array) -> Array:
+        return self.g
+
+    def transpose(self) -> "Formed":
+        return Formed(self.g.swapaxes(-1, -2))
+
+    def join_time(self) -> "Formed":
+        return Formed(jnp.sum(self.g, axis=0, dtype=wide(self.g.dtype)))
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True)
+class Zero(Factor):
+    """No gradient: a frozen parameter. Holds only the number of examples, if it is known."""
+
+    count: int | None
+
+    @property
+    def examples(self) -> int:
+        if self.count is None:
+            raise FactorError("a frozen parameter of a layer with formed gradients has no examples")
+        return self.count
+
+    @classmethod
+    def like(cls, factor: Factor) -> "Zero":
+        """No gradient, for as many examples as `factor` has."""
+        return cls(None if isinstance(factor, Formed) else factor.examples)
+
+    def form(self, param: Array) -> Array:
+        return jnp.zeros_like(param)
+
+    def transpose(self) -> "Zero":
+        return self
+
+    def tree_flatten(self):
+        return (), self.count
+
+    @classmethod
+    def tree_unflatten(cls, count, _):
+        return cls(count)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Stacked(Factor):
+    """Factors of a parameter with a leading layer axis, as `repeat` stacks them."""
+
+    factor: Factor
+
+    @property
+    def examples(self) -> int:
+        return jax.eval_shape(lambda f: jax.tree.map(lambda a: a[0], f), self.factor).examples
+
+    def form(self, param: Array) -> Array:
+        return jax.vmap(lambda factor, p: factor.form(p))(self.factor, param)
+
+    def transpose(self) -> "Stacked":
+        return Stacked(jax.vmap(lambda factor: factor.transpose())(self.factor))
+
+    def join_time(self) -> "Stacked":
+        per_layer = jax.tree.map(lambda array: jnp.moveaxis(array, 1, 0), self.factor)
+        return Stacked(jax.vmap(lambda factor: factor.join_time())(per_layer))
+
+
+def stack_factors(tree: Any) -> Any:
+    """Mark every factor in `tree` as one whose arrays a scan has stacked over layers."""
+    return jax.tree.map(
+        lambda node: Stacked(node) if isinstance(node, Factor) else node,
+        tree,
+        is_leaf=lambda node: isinstance(node, Factor),
+    )
+
+
+class FactorError(TypeError):
+    """A reducer was given a kind of factor it cannot reduce."""
+
+
+def contract(factor: Factor, param: Array) -> Array:
+    """Form the gradient that `factor` stands for.
+
+    The sum over examples and positions is accumulated in float32 or wider; the result has
+    exactly the shape, dtype and (under Explicit mesh axes) sharding of `param`.
+
+    Raises:
+      ValueError: the formed gradient does not have the parameter's shape.
+    """
+    gradient = factor.form(param)
+    if gradient.shape != param.shape:
+        raise ValueError(
+            f"contract: {type(factor).__name__} forms a gradient of shape {gradient.shape}, "
+            f"the parameter has shape {param.shape}; check the factor returned by bwd"
+        )
+    return gradient.astype(param.dtype)

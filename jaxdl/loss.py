@@ -1,0 +1,231 @@
+"""Losses: pairs of functions, like layers without parameters.
+
+    fwd(y, target, where=None) -> (value, residuals)        value: a scalar, float32 or wider
+    bwd(residuals, dvalue=1)   -> dy                        shape and dtype of y
+
+`where` weights the elements of the loss (bool or float, broadcast to their shape): 0 leaves an
+element out, and a mean divides by the sum of the weights. With no weight at all the value and
+the gradient are 0. The gradient is with respect to y alone: targets and weights are data.
+
+With elements i, weights wᵢ and W = Σ wᵢ (or 1 for a sum):
+
+    half_squared_error     ½ Σ w(y − t)²                    dy = w(y − t)
+    mean_squared_error     Σ w(y − t)² / W                  dy = 2w(y − t)/W
+    huber                  Σ w·(½r² or δ(|r| − ½δ)) / W     dy = w·clip(r, −δ, δ)/W,  r = y − t
+    hinge                  Σ w·max(0, 1 − t·y) / W          dy = −w·t·[t·y < 1]/W,    t = ±1
+    binary_cross_entropy   Σ w(softplus(y) − t·y) / W       dy = w(σ(y) − t)/W
+    softmax_cross_entropy  Σ w(log Σeʸ·Σt − Σ t·y) / W      dy = w(softmax(y)·Σt − t)/W
+    kl_sparsity            Σⱼ ρ log(ρ/ρ̂ⱼ) + (1 − ρ) log((1 − ρ)/(1 − ρ̂ⱼ)),  ρ̂ⱼ = Σᵢ wᵢyᵢⱼ / W
+                           dyᵢⱼ = ((1 − ρ)/(1 − ρ̂ⱼ) − ρ/ρ̂ⱼ)·wᵢ/W
+
+References: Huber (1964), Ann. Math. Statist. 35, 73-101; Cortes & Vapnik (1995) for the hinge;
+Szegedy et al. (2016, arXiv:1512.00567) section 7 for label smoothing; Ng (2011), CS294A lecture
+notes, for the sparsity penalty.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxdl.embedding import check_range
+from jaxdl.factors import wide
+from jaxdl.layer import is_inexact
+
+Reduction = Literal["mean", "sum"]
+
+
+class Loss(NamedTuple):
+    """A loss: ``fwd(y, target, where=None) -> (value, residuals)``, ``bwd(residuals, dvalue)``."""
+
+    name: str
+    fwd: Callable[..., tuple[Array, Any]]
+    bwd: Callable[..., Array]
+
+    def __call__(self, y: Array, target: Any = None, where: Array | None = None) -> Array:
+        """The value alone; what `jax.grad` differentiates."""
+        return self.fwd(y, target, where)[0]
+
+
+def _weights(name: str, where: Any, shape: tuple[int, ...], dtype: Any, reduction: str) -> Array:
+    """Weight of each element over the divisor: what a sum of elements is multiplied with."""
+    if where is None:
+        count = 1
+        for size in shape:
+            count *= size
+        return jnp.full(shape, 1 / count if reduction == "mean" else 1, dtype)
+    where = jnp.asarray(where)
+    try:
+        fits = jnp.broadcast_shapes(where.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name}: where must broadcast to the shape of the loss's elements {shape}, got "
+            f"{where.shape}; give one weight per element or per example (with axes of size 1)"
+        )
+    weights = jnp.broadcast_to(where.astype(dtype), shape)
+    if reduction == "sum":
+        return weights
+    total = jnp.sum(weights)
+    return weights / jnp.where(total == 0, 1, total)
+
+
+def _check(name: str, y: Any, target: Any) -> None:
+    if not is_inexact(y):
+        raise TypeError(f"{name}: y must be floating point, got {jnp.result_type(y)}; cast it")
+    if jnp.shape(y) != jnp.shape(target):
+        raise ValueError(
+            f"{name}: target must have the shape of y, {jnp.shape(y)}, got {jnp.shape(target)}; "
+            "reshape one (a missing or extra axis of size 1 would broadcast to a wrong loss)"
+        )
+
+
+def _elementwise_fwd(y, target, where=None, *, name, element, slope, reduction, scale=1.0):
+    """Σ weight·element(y, t). The derivative is kept: one array, and no second evaluation."""
+    _check(name, y, target)
+    dtype = wide(y.dtype)
+    y_wide, target = y.astype(dtype), jnp.asarray(target).astype(dtype)
+    weights = _weights(name, where, y.shape, dtype, reduction) * scale
+    value = jnp.sum(weights * element(y_wide, target))
+    return value, (weights * slope(y_wide, target)).astype(y.dtype)
+
+
+def _elementwise_bwd(dy, dvalue=1.0):
+    return dy * jnp.asarray(dvalue).astype(dy.dtype)
+
+
+def _elementwise(name, element, slope, reduction, scale=1.0) -> Loss:
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"{name}: reduction must be 'mean' or 'sum', got {reduction!r}; pick one")
+    fwd = partial(
+        _elementwise_fwd,
+        name=name, element=element, slope=slope, reduction=reduction, scale=scale,
+    )  # fmt: skip
+    return Loss(name, fwd, _elementwise_bwd)
+
+
+def half_squared_error() -> Loss:
+    """½ Σ (y − t)² over everything: the error of the textbooks, with dy = y − t."""
+    return _elementwise(
+        "half_squared_error", lambda y, t: (y - t) ** 2, lambda y, t: 2 * (y - t), "sum", 0.5
+    )
+
+
+def mean_squared_error() -> Loss:
+    """The mean of (y − t)² over every element."""
+    return _elementwise(
+        "mean_squared_error", lambda y, t: (y - t) ** 2, lambda y, t: 2 * (y - t), "mean"
+    )
+
+
+def huber(delta: float = 1.0, *, reduction: Reduction = "mean") -> Loss:
+    """Quadratic for errors up to `delta` (> 0), linear beyond."""
+    if not delta > 0:
+        raise ValueError(f"huber: delta must be above 0, got {delta}; the usual one is 1.0")
+
+    def element(y, t):
+        r = jnp.abs(y - t)
+        return jnp.where(r <= delta, r * r / 2, delta * (r - delta / 2))
+
+    return _elementwise("huber", element, lambda y, t: jnp.clip(y - t, -delta, delta), reduction)
+
+
+def hinge(*, reduction: Reduction = "mean") -> Loss:
+    """max(0, 1 − t·y) for targets t of −1 and 1; gradient 0 at the kink."""
+
+    def element(y, t):
+        return jnp.where(t * y < 1, 1 - t * y, 0)
+
+    return _elementwise("hinge", element, lambda y, t: jnp.where(t * y < 1, -t, 0), reduction)
+
+
+def binary_cross_entropy(*, reduction: Reduction = "mean") -> Loss:
+    """Cross-entropy of sigmoid(y) against targets in [0, 1]; y are logits."""
+    return _elementwise(
+        "binary_cross_entropy",
+        lambda y, t: jax.nn.softplus(y) - t * y,
+        lambda y, t: jax.nn.sigmoid(y) - t,
+        reduction,
+    )
+
+
+def _softmax_fwd(y, target, where=None, *, smoothing, reduction):
+    name = "softmax_cross_entropy"
+    if not is_inexact(y):
+        raise TypeError(f"{name}: y must be floating point, got {jnp.result_type(y)}; cast it")
+    target = jnp.asarray(target)
+    dtype, classes = wide(y.dtype), y.shape[-1]
+    weights = _weights(name, where, y.shape[:-1], dtype, reduction)
+    if jnp.issubdtype(target.dtype, jnp.integer):
+        if target.shape != y.shape[:-1]:
+            raise ValueError(
+                f"{name}: integer labels must have the shape of y without its last axis, "
+                f"{y.shape[:-1]}, got {target.shape}; soft labels must be floating point"
+            )
+        check_range(f"{name}: labels", target, classes)
+        # Under jit a label cannot be looked at: an impossible one makes value and gradient NaN,
+        # where JAX would take the last class for -1 and lose the label in the gradient.
+        possible = (target >= 0) & (target < classes)
+        weights = jnp.where(possible | (weights == 0), weights, jnp.nan)
+        target = (target[..., None] == jnp.arange(classes)).astype(dtype)
+    else:
+        _check(name, y, target)
+        target = target.astype(dtype)
+    target = (1 - smoothing) * target + smoothing / classes
+    y_wide = y.astype(dtype)
+    log_sum = jax.nn.logsumexp(y_wide, axis=-1)
+    mass = jnp.sum(target, axis=-1)
+    value = jnp.sum(weights * (log_sum * mass - jnp.sum(target * y_wide, axis=-1)))
+    dy = weights[..., None] * (jnp.exp(y_wide - log_sum[..., None]) * mass[..., None] - target)
+    return value, dy.astype(y.dtype)  # dy itself: one array, nothing to compute again
+
+
+def softmax_cross_entropy(
+    *, label_smoothing: float = 0.0, reduction: Reduction = "mean"
+) -> Loss:
+    """Cross-entropy of softmax(y) over the last axis, fused; y (..., classes) are logits.
+
+    Targets are integer labels (...) or soft labels (..., classes), which need not sum to 1.
+    A label outside 0 ... classes − 1 is an error outside jit and makes the loss NaN under jit.
+
+    Args:
+      label_smoothing: share of each target spread evenly over the classes, in [0, 1).
+      reduction: "mean" over the elements (by weight), or "sum".
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(
+            f"softmax_cross_entropy: label_smoothing must be in [0, 1), got {label_smoothing}; a "
+            "usual one is 0.1"
+        )
+    if reduction not in ("mean", "sum"):
+        raise ValueError(
+            f"softmax_cross_entropy: reduction must be 'mean' or 'sum', got {reduction!r}; pick one"
+        )
+    fwd = partial(_softmax_fwd, smoothing=float(label_smoothing), reduction=reduction)
+    return Loss("softmax_cross_entropy", fwd, _elementwise_bwd)
+
+
+def _kl_fwd(y, target=None, where=None, *, rho):
+    if target is not None:
+        raise ValueError("kl_sparsity: target must be None, got one; the target is rho")
+    if not is_inexact(y):
+        raise TypeError(f"kl_sparsity: y must be floating point, got {y.dtype}; cast it")
+    dtype = wide(y.dtype)
+    weights = _weights("kl_sparsity", where, y.shape[:-1], dtype, "mean")[..., None]
+    mean = jnp.sum(weights * y.astype(dtype), axis=tuple(range(y.ndim - 1)))
+    value = jnp.sum(rho * jnp.log(rho / mean) + (1 - rho) * jnp.log((1 - rho) / (1 - mean)))
+    return value, (weights * ((1 - rho) / (1 - mean) - rho / mean)).astype(y.dtype)
+
+
+def kl_sparsity(rho: float = 0.05) -> Loss:
+    """Σⱼ KL(ρ ‖ mean activation of unit j), for activations y (..., units) in (0, 1).
+
+    A penalty on hidden units, without a target: ``loss(y)``. It mixes the examples of a batch.
+    """
+    if not 0 < rho < 1:
+        raise ValueError(f"kl_sparsity: rho must be in (0, 1), got {rho}; a usual one is 0.05")
+    return Loss("kl_sparsity", partial(_kl_fwd, rho=rho), _elementwise_bwd)

@@ -1,0 +1,61 @@
+"""Small pytree tools: static values in a tree, each array in it once, its shapes and dtypes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True)
+class Static:
+    """A hashable value that travels in a pytree without being an array."""
+
+    value: Any
+
+    def tree_flatten(self):
+        return (), self.value
+
+    @classmethod
+    def tree_unflatten(cls, value, _):
+        return cls(value)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Packed:
+    """A pytree whose leaves are kept once each: leaf i is ``arrays[index[i]]``."""
+
+    arrays: tuple[Any, ...]
+    index: Static
+    structure: Static
+
+
+def pack_unique(tree: Any) -> Packed:
+    """Keep every array of `tree` once, however often the same object stands in it.
+
+    A scan stacks each output it is given, the same array twice if it is given twice.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    place = {id(leaf): i for i, leaf in reversed(list(enumerate(leaves)))}
+    firsts = sorted(place.values())
+    index = tuple(firsts.index(place[id(leaf)]) for leaf in leaves)
+    return Packed(tuple(leaves[i] for i in firsts), Static(index), Static(structure))
+
+
+def unpack_unique(packed: Packed) -> Any:
+    """The pytree that `pack_unique` was given."""
+    leaves = [packed.arrays[i] for i in packed.index.value]
+    return jax.tree.unflatten(packed.structure.value, leaves)
+
+
+def struct(tree: Any) -> Any:
+    """The shapes and dtypes of a pytree of arrays, comparable with ==."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
+
+
+def describe(tree: Any) -> str:
+    """Shapes and dtypes in one line, for messages: ``float32[8, 64]``."""
+    if jax.tree_util.all_leaves([tree]):
+        return f"{tree.dtype}{list(tree.shape)}"
+    return str(jax.tree.map(describe, tree))

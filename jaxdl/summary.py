@@ -1,0 +1,159 @@
+"""A table of a model: output shape, parameters, FLOPs and residual bytes of every layer."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+import jax
+
+from jaxdl.layer import Layer, map_layers
+from jaxdl.pytree import describe
+
+_MARK = "jaxdl_leaf_"
+
+
+@dataclass
+class Row:
+    """One leaf in a summary; figures count every repetition of the leaf."""
+
+    path: str
+    name: str
+    output: str = ""
+    params: int = 0
+    flops: int = 0
+    residual_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summary` measured; `print` shows it as a table."""
+
+    rows: tuple[Row, ...] = field(default=())
+
+    @property
+    def params(self) -> int:
+        """Number of parameters."""
+        return sum(row.params for row in self.rows)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one forward pass: matrix products only, 2 per multiply-add."""
+        return sum(row.flops for row in self.rows)
+
+    @property
+    def residual_bytes(self) -> int:
+        """Bytes kept for the backward pass; an array that two layers keep is counted twice."""
+        return sum(row.residual_bytes for row in self.rows)
+
+    def __str__(self) -> str:
+        head = ("path", "layer", "output", "params", "MFLOP", "residual kB")
+        body = [
+            (r.path, r.name, r.output, f"{r.params:,}", _in(1e6, r.flops), _in(1e3, r.residual_bytes))
+            for r in self.rows
+        ]
+        total = ("", "total", "", f"{self.params:,}", _in(1e6, self.flops),
+                 _in(1e3, self.residual_bytes))  # fmt: skip
+        cells = [head, *body, total]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+        lines = [
+            "  ".join(c.ljust(w) if i < 3 else c.rjust(w)
+                      for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+            for row in cells
+        ]  # fmt: skip
+        rule = "─" * max(map(len, lines))
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def _in(unit: float, value: int) -> str:
+    return f"{value / unit:,.3f}" if value else "0"
+
+
+def summary(model: Layer, x: Any) -> Summary:
+    """Measure every leaf of a model for an input of the shape and dtype of `x`.
+
+    Nothing is computed and no parameter is made: everything is read off the traced program, so
+    leaves inside `repeat` and `scan_time` are counted as often as they run.
+
+    Args:
+      model: any layer.
+      x: the input, or `jax.ShapeDtypeStruct`s in its place.
+    """
+    rows: dict[str, Row] = {}
+    per_run: dict[str, tuple[int, int]] = {}
+
+    def mark(path: str, layer: Layer) -> Layer:
+        if layer.children:
+            return layer
+        rows[path] = Row(path, layer.label)
+
+        def init(key, x):
+            return _boxed(lambda key: layer.init(key, x), path)(key)
+
+        def fwd(params, x, key=None):
+            run, (y, residuals) = jax.make_jaxpr(layer.fwd, return_shape=True)(params, x, key)
+            rows[path].output = ", ".join(map(describe, jax.tree.leaves(y)))
+            per_run[path] = flops(run.jaxpr), _bytes(residuals)
+            return _boxed(layer.fwd, path)(params, x, key)
+
+        return replace(layer, init=init, fwd=fwd)
+
+    marked = map_layers(mark, model)
+    x = jax.eval_shape(lambda x: x, x)
+    made, params = jax.make_jaxpr(lambda key: marked.init(key, x), return_shape=True)(
+        jax.random.key(0)
+    )
+    run = jax.make_jaxpr(lambda params, x: marked.fwd(params, x))(params, x)
+    for path, eqn, _ in _boxes(made.jaxpr):
+        rows[path].params += sum(prod(v.aval.shape) for v in eqn.outvars)
+    for path, _, times in _boxes(run.jaxpr):
+        rows[path].flops += times * per_run[path][0]
+        rows[path].residual_bytes += times * per_run[path][1]
+    return Summary(tuple(rows.values()))
+
+
+def _boxed(f: Callable[..., Any], path: str) -> Callable[..., Any]:
+    """`f` as a jit with a name of its own: a box that stays visible in the traced program."""
+
+    def box(*args):
+        return f(*args)
+
+    box.__name__ = _MARK + path
+    return jax.jit(box)
+
+
+def _boxes(jaxpr: Any, times: int = 1) -> Iterator[tuple[str, Any, int]]:
+    """The boxes in a traced program: path, equation, and how often it runs."""
+    for eqn in jaxpr.eqns:
+        name = eqn.params.get("name", "")
+        if isinstance(name, str) and name.startswith(_MARK):
+            yield name.removeprefix(_MARK), eqn, times
+        else:
+            for inner, runs in _inside(eqn):
+                yield from _boxes(inner, times * runs)
+
+
+def flops(jaxpr: Any) -> int:
+    """Operations of the matrix products in a jaxpr: 2 for each multiply-add."""
+    count = 0
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            depth = prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+            count += 2 * depth * prod(eqn.outvars[0].aval.shape)
+        count += sum(runs * flops(inner) for inner, runs in _inside(eqn))
+    return count
+
+
+def _inside(eqn: Any) -> Iterator[tuple[Any, int]]:
+    """The programs inside an equation (of scan, jit, cond, ...), and how often each runs."""
+    runs = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+    for value in eqn.params.values():
+        for part in value if isinstance(value, tuple | list) else (value,):
+            inner = getattr(part, "jaxpr", part)  # closed or open
+            if hasattr(inner, "eqns"):
+                yield inner, runs
+
+
+def _bytes(tree: Any) -> int:
+    return sum(prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(tree))
