@@ -1,70 +1,43 @@
 """jaxdl: deep learning on JAX in which the backward pass is a function you can hold."""
+# fmt: off
+# isort: off
 
 from jaxdl.activation import (
-    elu as elu,
-    gelu as gelu,
-    identity as identity,
-    leaky_relu as leaky_relu,
-    log_softmax as log_softmax,
-    maxout as maxout,
-    relu as relu,
-    sigmoid as sigmoid,
-    silu as silu,
-    softmax as softmax,
-    softplus as softplus,
-    tanh as tanh,
+    elu, gelu, identity, leaky_relu, log_softmax, maxout, relu, sigmoid, silu, softmax, softplus,
+    tanh,
 )
-from jaxdl.attention import self_attention as self_attention
-from jaxdl.backprop import (
-    Trace as Trace,
-    backprop_trace as backprop_trace,
-    value_and_grad as value_and_grad,
+from jaxdl.attention import self_attention
+from jaxdl.backprop import Trace, backprop_trace, value_and_grad
+from jaxdl.compose import branch, frozen, remat, repeat, serial, skip, tap
+from jaxdl.dense import dense
+from jaxdl.dropout import dropout
+from jaxdl.embedding import embedding
+from jaxdl.factors import (
+    Factor, FactorError, Formed, Many, Outer, Scatter, Stacked, Sum, Zero, contract,
 )
-from jaxdl.compose import (
-    branch as branch,
-    frozen as frozen,
-    remat as remat,
-    repeat as repeat,
-    serial as serial,
-    skip as skip,
-    tap as tap,
-)
-from jaxdl.dense import dense as dense
-from jaxdl.dropout import dropout as dropout
-from jaxdl.embedding import embedding as embedding
-from jaxdl.factors import contract as contract
-from jaxdl.layer import (
-    Layer as Layer,
-    as_function as as_function,
-    from_function as from_function,
-    leaf as leaf,
-    map_layers as map_layers,
-)
+from jaxdl.layer import Layer, as_function, from_function, leaf, map_layers
 from jaxdl.loss import (
-    Loss as Loss,
-    binary_cross_entropy as binary_cross_entropy,
-    half_squared_error as half_squared_error,
-    hinge as hinge,
-    huber as huber,
-    kl_sparsity as kl_sparsity,
-    mean_squared_error as mean_squared_error,
-    softmax_cross_entropy as softmax_cross_entropy,
+    Loss, binary_cross_entropy, half_squared_error, hinge, huber, kl_sparsity, mean_squared_error,
+    softmax_cross_entropy,
 )
-from jaxdl.norm import layer_norm as layer_norm, rms_norm as rms_norm
+from jaxdl.norm import layer_norm, rms_norm
 from jaxdl.reducers import (
-    combine as combine,
-    example_sq_norms as example_sq_norms,
-    grads as grads,
-    keep as keep,
-    l2_norm as l2_norm,
-    none as none,
-    reduce_kept as reduce_kept,
-    select as select,
-    total as total,
-    trace as trace,
-    trace_with as trace_with,
+    combine, example_sq_norms, grads, keep, l2_norm, none, reduce_kept, select, total, trace,
+    trace_with,
 )
-from jaxdl.share import scan_time as scan_time, tied as tied
-from jaxdl.summary import summary as summary
+from jaxdl.share import scan_time, tied
+from jaxdl.summary import summary
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Factor", "FactorError", "Formed", "Layer", "Loss", "Many", "Outer", "Scatter", "Stacked",
+    "Sum", "Trace", "Zero", "as_function", "backprop_trace", "binary_cross_entropy", "branch",
+    "combine", "contract", "dense", "dropout", "elu", "embedding", "example_sq_norms",
+    "from_function", "frozen", "gelu", "grads", "half_squared_error", "hinge", "huber", "identity",
+    "keep", "kl_sparsity", "l2_norm", "layer_norm", "leaf", "leaky_relu", "log_softmax",
+    "map_layers", "maxout", "mean_squared_error", "none", "reduce_kept", "relu", "remat", "repeat",
+    "rms_norm", "scan_time", "select", "self_attention", "serial", "sigmoid", "silu", "skip",
+    "softmax", "softmax_cross_entropy", "softplus", "summary", "tanh", "tap", "tied", "total",
+    "trace", "trace_with", "value_and_grad",
+]

@@ -203,7 +203,10 @@ def leaky_relu(slope: float = 0.01) -> Layer:
     """x where x > 0, slope·x elsewhere; `slope` in [0, 1]."""
     if not 0 <= slope <= 1:
         raise ValueError(f"leaky_relu: slope must be in [0, 1], got {slope}; a usual one is 0.01")
-    fwd, bwd = (partial(f, slope=float(slope)) for f in (_leaky_relu_fwd, _leaky_relu_bwd))
+    fwd, bwd = (
+        partial(_leaky_relu_fwd, slope=float(slope)),
+        partial(_leaky_relu_bwd, slope=float(slope)),
+    )
     return _activation("leaky_relu", fwd, bwd, f"slope={slope}")
 
 
@@ -211,7 +214,7 @@ def elu(alpha: float = 1.0) -> Layer:
     """x where x > 0, alpha·(eˣ − 1) elsewhere; `alpha` > 0."""
     if not alpha > 0:
         raise ValueError(f"elu: alpha must be above 0, got {alpha}; the usual one is 1.0")
-    fwd, bwd = (partial(f, alpha=float(alpha)) for f in (_elu_fwd, _elu_bwd))
+    fwd, bwd = partial(_elu_fwd, alpha=float(alpha)), partial(_elu_bwd, alpha=float(alpha))
     return _activation("elu", fwd, bwd, f"alpha={alpha}")
 
 
@@ -260,7 +263,7 @@ def maxout(pieces: int) -> Layer:
     """
     if pieces < 1:
         raise ValueError(f"maxout: pieces must be at least 1, got {pieces}; a usual number is 2")
-    fwd, bwd = (partial(f, pieces=pieces) for f in (_maxout_fwd, _maxout_bwd))
+    fwd, bwd = partial(_maxout_fwd, pieces=pieces), partial(_maxout_bwd, pieces=pieces)
     return _activation("maxout", fwd, bwd, str(pieces))
 
 

@@ -63,6 +63,11 @@ def _fwd(params, x, *, heads, causal):
             f"self_attention: x must have shape (..., positions, {params['w_qkv'].shape[0]}), as "
             f"init has seen it, got x.shape == {x.shape}; check the layer before"
         )
+    if params["w_qkv"].shape[1] % (3 * heads):
+        raise ValueError(
+            f"self_attention: params['w_qkv'].shape[1] must be a multiple of 3 × heads ({heads}), "
+            f"got {params['w_qkv'].shape[1]}; use the params that init of this same model returned"
+        )
     qkv = x @ params["w_qkv"].astype(x.dtype) + params["b_qkv"].astype(x.dtype)
     q, k, v = _split_heads(qkv, heads)
     p = _probabilities(q, k, causal)
@@ -118,7 +123,7 @@ def self_attention(
     *,
     causal: bool = False,
     head_features: int | None = None,
-    w_init: jax.nn.initializers.Initializer = jax.nn.initializers.lecun_normal(),  # noqa: B008
+    w_init: jax.nn.initializers.Initializer = jax.nn.initializers.lecun_normal(),
 ) -> Layer:
     """Multi-head self-attention with one fused projection: (..., T, m) to the same shape.
 

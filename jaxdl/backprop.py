@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 import jax
 from jax import Array
 
-from jaxdl.factors import Formed
-from jaxdl.layer import Layer, map_layers
+from jaxdl.factors import FactorError, Formed
+from jaxdl.layer import Layer, check_array, map_layers
 from jaxdl.loss import Loss
 from jaxdl.reducers import Reducer, Seen, grads, reduce_kept
 
@@ -62,13 +62,20 @@ def value_and_grad(
         value, gradient = jax.value_and_grad(objective)(params)
         if reduce is grads:
             return value, gradient
-        return value, reduce_kept(reduce, params, jax.tree.map(Formed, gradient), slots)
+        try:
+            return value, reduce_kept(reduce, params, jax.tree.map(Formed, gradient), slots)
+        except FactorError as error:
+            raise FactorError(
+                f"value_and_grad: {error}; path='autodiff' knows only formed gradients: use "
+                "path='manual'"
+            ) from None
 
     return manual if path == "manual" else autodiff
 
 
 def _check_batch(x: Any) -> None:
     for leaf in jax.tree.leaves(x):
+        check_array("value_and_grad: x", leaf)
         if 0 in leaf.shape[:1]:
             raise ValueError(
                 f"value_and_grad: a batch must hold at least one example, got shape {leaf.shape}; "

@@ -13,6 +13,8 @@ f̄ is `f.bwd`. A wrapper of one layer has that layer's parameters; serial and b
 `scan_time` and `tied` are in `jaxdl.share`: they use one parameter more than once.
 """
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -52,7 +54,9 @@ def output_struct(layer: Layer, params: Any, x: Any) -> Any:
 def add_cotangents(parts: Sequence[Any]) -> Any:
     """The sum of the cotangents of one input; None (integers) if every part is None."""
     first, *rest = parts
-    return None if first is None else sum(rest, start=first)
+    for part in rest:
+        first = jax.tree.map(operator.add, first, part)
+    return first
 
 
 def serial(*layers: Layer) -> Layer:
@@ -94,11 +98,11 @@ def skip(layer: Layer) -> Layer:
                 f"skip: f(x) must have the shape and dtype of x, {describe(x)}, got {describe(y)} "
                 f"from {layer.label}; end it with a layer of that width"
             )
-        return x + y, residuals
+        return jax.tree.map(operator.add, x, y), residuals
 
     def bwd(params, residuals, dy, reduce: Reducer = grads, slots=None):
         reduced, dx = layer.bwd(params, residuals, dy, reduce, slots)
-        return reduced, dy + dx
+        return reduced, add_cotangents((dy, dx))
 
     return Layer("skip", layer.init, fwd, bwd, (layer,), skip, wraps=True)
 
@@ -121,7 +125,7 @@ def branch(*layers: Layer, join: Literal["sum", "concat"] = "sum") -> Layer:
         ys, residuals = zip(*(layer.fwd(p, x, k) for layer, p, k in runs), strict=True)
         _check_joinable(layers, ys, join)
         if join == "sum":
-            return sum(ys[1:], start=ys[0]), residuals
+            return functools.reduce(jnp.add, ys), residuals
         widths = Static(tuple(y.shape[-1] for y in ys))
         return jnp.concatenate(ys, axis=-1), {"inside": residuals, "widths": widths}
 

@@ -11,7 +11,6 @@ Reference: Rumelhart, Hinton & Williams (1986), Nature 323, 533-536.
 from functools import partial
 
 import jax
-from jax import Array
 
 from jaxdl.factors import Outer, Sum
 from jaxdl.layer import Layer, check_floating, leaf
@@ -43,7 +42,7 @@ def _fwd(params, x):
 def _bwd(params, x, dy):
     factors = {"w": Outer(x, dy)}
     if "b" in params:
-        factors["b"] = Sum(dy)
+        factors |= {"b": Sum(dy)}
     return factors, dy @ params["w"].astype(dy.dtype).T
 
 
@@ -51,7 +50,7 @@ def dense(
     features: int,
     *,
     use_bias: bool = True,
-    w_init: jax.nn.initializers.Initializer = jax.nn.initializers.lecun_normal(),  # noqa: B008
+    w_init: jax.nn.initializers.Initializer = jax.nn.initializers.lecun_normal(),
     b_init: jax.nn.initializers.Initializer = jax.nn.initializers.zeros,
 ) -> Layer:
     """A dense layer: (..., m) floating point to (..., features), computed in the dtype of x.

@@ -44,5 +44,5 @@ def dropout(rate: float) -> Layer:
             f"dropout: rate is the fraction dropped and must be in [0, 1), got {rate}; "
             "to keep 90 % use 0.1"
         )
-    fwd, bwd = (partial(f, rate=float(rate)) for f in (_fwd, _bwd))
+    fwd, bwd = partial(_fwd, rate=float(rate)), partial(_bwd, rate=float(rate))
     return leaf("dropout", no_params, fwd, bwd, keyed=True, detail=str(rate))

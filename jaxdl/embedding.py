@@ -16,10 +16,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdl.factors import Scatter, explicit_sharding
-from jaxdl.layer import Layer, leaf
+from jaxdl.layer import Layer, check_array, leaf
 
 
 def _init(key, ids, *, rows, features, init, dtype):
@@ -28,6 +29,7 @@ def _init(key, ids, *, rows, features, init, dtype):
 
 def _fwd(params, ids):
     table = params["table"]
+    check_array("embedding: ids", ids)
     if not jnp.issubdtype(jnp.result_type(ids), jnp.integer):
         raise TypeError(
             f"embedding: ids must be integers, got {jnp.result_type(ids)} of shape "
@@ -55,7 +57,7 @@ def _row_sharding(table: Array, ids: Array):
 
 def check_range(what: str, ids: Array, size: int) -> None:
     """Raise ValueError if any of `ids` is outside 0 ... size − 1; traced values cannot be read."""
-    if isinstance(ids, jax.core.Tracer):
+    if isinstance(ids, Tracer):
         return
     if jnp.size(ids) and (jnp.min(ids) < 0 or jnp.max(ids) >= size):
         raise ValueError(
@@ -72,7 +74,7 @@ def embedding(
     rows: int,
     features: int,
     *,
-    init: jax.nn.initializers.Initializer = jax.nn.initializers.normal(0.02),  # noqa: B008
+    init: jax.nn.initializers.Initializer = jax.nn.initializers.normal(0.02),
     dtype: jnp.dtype = jnp.float32,
 ) -> Layer:
     """A table of `rows` vectors: integer ids (...) to (..., features).

@@ -20,6 +20,7 @@ In every factor but ``Formed`` and ``Stacked`` the first axis of every array cou
 :func:`contract` is the only place in the library where a parameter's gradient is formed.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ from jax.typing import DTypeLike
 
 def wide(dtype: DTypeLike) -> Any:
     """The dtype to accumulate sums of `dtype` in: float32, or wider if `dtype` is."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.float32 if jnp.dtype(dtype).itemsize < 4 else jnp.dtype(dtype)
 
 
 def explicit_sharding(array: Array) -> Any:
@@ -60,8 +61,8 @@ class Factor:
     def transpose(self) -> "Factor":
         """The factor of the transposed parameter, for weights tied to a transpose."""
         raise TypeError(
-            f"tied: {type(self).__name__} has no transpose; only weights used in a matrix "
-            "product do: tie without transpose=True"
+            f"tied: {type(self).__name__} has no transpose; only the weight of a matrix product "
+            "can be tied to a transpose: make it the one that is tied, or leave out .T"
         )
 
     def join_time(self) -> "Factor":
@@ -131,9 +132,12 @@ class Many(Factor):
 
     factors: tuple[Factor, ...]
 
+    @property
+    def examples(self) -> int:
+        return self.factors[0].examples
+
     def form(self, param: Array) -> Array:
-        first, *rest = [factor.form(param) for factor in self.factors]
-        return sum(rest, start=first)
+        return functools.reduce(jnp.add, (factor.form(param) for factor in self.factors))
 
     def transpose(self) -> "Many":
         return Many(tuple(factor.transpose() for factor in self.factors))
@@ -179,7 +183,10 @@ class Zero(Factor):
     @classmethod
     def like(cls, factor: Factor) -> "Zero":
         """No gradient, for as many examples as `factor` has."""
-        return cls(None if isinstance(factor, Formed) else factor.examples)
+        try:
+            return cls(factor.examples)
+        except FactorError:
+            return cls(None)
 
     def form(self, param: Array) -> Array:
         return jnp.zeros_like(param)

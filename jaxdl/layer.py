@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdl.factors import FactorError, Formed
+from jaxdl.pytree import as_jax
 from jaxdl.reducers import Reducer, grads
 
 
@@ -101,12 +102,23 @@ def leaf(
     """
     expected = frozenset(params)
 
+    def leaf_init(key, x):
+        return init(key, as_jax(x))
+
     def leaf_fwd(params, x, key=None):
         if not isinstance(params, dict) or params.keys() != expected:
             raise ValueError(
                 f"{name}: params must be a dict with the keys {sorted(expected)}, got "
                 f"{_describe(params)}; use the params that init of this same model returned"
             )
+        for entry, param in params.items():
+            if not is_inexact(param):
+                raise TypeError(
+                    f"{name}: params[{entry!r}] must be floating point, got "
+                    f"{jnp.result_type(param)} of shape {jnp.shape(param)}; integers have no "
+                    "gradient: cast it"
+                )
+        x = as_jax(x)
         with jax.named_scope(name):
             return fwd(params, x, key) if keyed else fwd(params, x)
 
@@ -123,7 +135,7 @@ def leaf(
             except FactorError as error:
                 raise FactorError(f"{name}: {error}") from None
 
-    return Layer(name, init, leaf_fwd, leaf_bwd, detail=detail)
+    return Layer(name, leaf_init, leaf_fwd, leaf_bwd, detail=detail)
 
 
 def _describe(tree: Any) -> str:
@@ -139,9 +151,7 @@ def no_params(key: Array, x: Any) -> dict[str, Array]:
     return {}
 
 
-def map_layers(
-    f: Callable[[str, Layer], Layer], model: Layer, path: str = ""
-) -> Layer:
+def map_layers(f: Callable[[str, Layer], Layer], model: Layer, path: str = "") -> Layer:
     """Rebuild `model` with every layer replaced by ``f(path, layer)``, children first.
 
     A path is the way down through `children`: "" is the model, "2/0" the first child of its
@@ -242,8 +252,18 @@ def is_inexact(x: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
+def check_array(what: str, x: Any) -> None:
+    """Raise TypeError unless `x` is one array; lists and numbers are not taken for arrays."""
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise TypeError(
+            f"{what} must be an array, got a {type(x).__name__}; use jnp.asarray, or select one "
+            "array of a tree"
+        )
+
+
 def check_floating(name: str, x: Any) -> None:
     """Raise TypeError unless `x` is a floating-point array."""
+    check_array(f"{name}: x", x)
     if not is_inexact(x):
         raise TypeError(
             f"{name}: x must be floating point, got {jnp.result_type(x)} of shape {jnp.shape(x)}; "

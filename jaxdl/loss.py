@@ -184,9 +184,7 @@ def _softmax_fwd(y, target, where=None, *, smoothing, reduction):
     return value, dy.astype(y.dtype)  # dy itself: one array, nothing to compute again
 
 
-def softmax_cross_entropy(
-    *, label_smoothing: float = 0.0, reduction: Reduction = "mean"
-) -> Loss:
+def softmax_cross_entropy(*, label_smoothing: float = 0.0, reduction: Reduction = "mean") -> Loss:
     """Cross-entropy of softmax(y) over the last axis, fused; y (..., classes) are logits.
 
     Targets are integer labels (...) or soft labels (..., classes), which need not sum to 1.

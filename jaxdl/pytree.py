@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 
 @jax.tree_util.register_pytree_node_class
@@ -51,7 +53,12 @@ def unpack_unique(packed: Packed) -> Any:
 
 def struct(tree: Any) -> Any:
     """The shapes and dtypes of a pytree of arrays, comparable with ==."""
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jnp.result_type(a)), tree)
+
+
+def as_jax(tree: Any) -> Any:
+    """NumPy arrays as JAX arrays, in a dtype that is enabled; everything else as it is."""
+    return jax.tree.map(lambda a: jnp.asarray(a) if isinstance(a, np.ndarray) else a, tree)
 
 
 def describe(tree: Any) -> str:

@@ -10,7 +10,8 @@ Per-example quantities belong to the example's own contribution to the loss: wit
 a mean over N examples they carry the factor 1/N.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,7 +34,7 @@ from jaxdl.factors import (
     wide,
 )
 
-Factors = dict[str, Factor]
+Factors = Mapping[str, Factor]
 Reducer = Callable[[dict[str, Array], Factors, Any], Any]
 
 
@@ -108,7 +109,7 @@ def total(tree: Any) -> Array:
     leaves = [leaf.reshape(-1, leaf.shape[-1]).sum(axis=0) for leaf in jax.tree.leaves(tree)]
     if not leaves:
         raise ValueError("total: the tree has no per-example values; the model has no parameters")
-    return sum(leaves[1:], start=leaves[0])
+    return functools.reduce(jnp.add, leaves)
 
 
 def _inner(f: Factor, g: Factor, param: Array) -> Array:
@@ -119,8 +120,7 @@ def _inner(f: Factor, g: Factor, param: Array) -> Array:
             "gradient (Formed), summed over them; write its bwd with Outer, Sum or Scatter factors"
         )
     if isinstance(f, Many):
-        return sum((_inner(part, g, param) for part in f.factors[1:]),
-                   start=_inner(f.factors[0], g, param))  # fmt: skip
+        return functools.reduce(jnp.add, (_inner(part, g, param) for part in f.factors))
     if isinstance(g, Many):
         return _inner(g, f, param)
     if isinstance(f, Zero) or isinstance(g, Zero):

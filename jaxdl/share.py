@@ -138,9 +138,10 @@ def tied(model: Layer, ties: Mapping[str, str]) -> Layer:
             own = _get(params, places[path])
             shape = _get(filled, places[path])[name].shape
             if name not in own or own[name].shape != shape:
+                shapes = {k: v.shape for k, v in own.items()}
                 raise ValueError(
-                    f"tied: {path} must have a parameter {name!r} of shape {shape}, got "
-                    f"{ {k: v.shape for k, v in own.items()} }; check the path, or transpose with .T"
+                    f"tied: {path} must have a parameter {name!r} of shape {shape}, got {shapes}; "
+                    "check the path, or transpose with .T"
                 )
             params = _put(params, places[path], {k: v for k, v in own.items() if k != name})
         return params
@@ -159,13 +160,13 @@ def tied(model: Layer, ties: Mapping[str, str]) -> Layer:
         for path, place in places.items():
             part = reduce(_get(params, place), factors[path], _get(slots, place))
             node = _get(kept, place)
-            kept = _put(kept, place, replace(node, reduced=part) if isinstance(node, Seen) else part)
+            kept = _put(
+                kept, place, replace(node, reduced=part) if isinstance(node, Seen) else part
+            )
         return kept, dx
 
     detail = ", ".join(f"{target} = {source}" for target, source in ties.items())
-    return Layer(
-        "tied", init, fwd, bwd, (model,), lambda new: tied(new, ties), detail, wraps=True
-    )
+    return Layer("tied", init, fwd, bwd, (model,), lambda new: tied(new, ties), detail, wraps=True)
 
 
 def _parse(parameter: str) -> tuple[str, str]:

@@ -38,7 +38,7 @@ class Summary:
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of one forward pass: matrix products only, 2 per multiply-add."""
+        """Operations of the matrix products in one forward pass, 2 for each multiply-add."""
         return sum(row.flops for row in self.rows)
 
     @property
@@ -49,24 +49,24 @@ class Summary:
     def __str__(self) -> str:
         head = ("path", "layer", "output", "params", "MFLOP", "residual kB")
         body = [
-            (r.path, r.name, r.output, f"{r.params:,}", _in(1e6, r.flops), _in(1e3, r.residual_bytes))
+            (r.path, r.name, r.output, *_figures(r.params, r.flops, r.residual_bytes))
             for r in self.rows
         ]
-        total = ("", "total", "", f"{self.params:,}", _in(1e6, self.flops),
-                 _in(1e3, self.residual_bytes))  # fmt: skip
+        figures = _figures(self.params, self.flops, self.residual_bytes)
+        total = ("", "total", "", *figures)
         cells = [head, *body, total]
         widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-        lines = [
-            "  ".join(c.ljust(w) if i < 3 else c.rjust(w)
-                      for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
-            for row in cells
-        ]  # fmt: skip
+        lines = []
+        for row in cells:
+            columns = [c.ljust(w) for c, w in zip(row[:3], widths[:3], strict=True)]
+            columns += [c.rjust(w) for c, w in zip(row[3:], widths[3:], strict=True)]
+            lines.append("  ".join(columns).rstrip())
         rule = "─" * max(map(len, lines))
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
-def _in(unit: float, value: int) -> str:
-    return f"{value / unit:,.3f}" if value else "0"
+def _figures(params: int, flops: int, residual_bytes: int) -> tuple[str, str, str]:
+    return f"{params:,}", f"{flops / 1e6:,.3f}", f"{residual_bytes / 1e3:,.3f}"
 
 
 def summary(model: Layer, x: Any) -> Summary:

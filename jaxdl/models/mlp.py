@@ -32,7 +32,7 @@ def mlp(
     *,
     activation: Callable[[], Layer] = act.relu,
     dropout_rate: float = 0.0,
-    w_init: jax.nn.initializers.Initializer = jax.nn.initializers.he_normal(),  # noqa: B008
+    w_init: jax.nn.initializers.Initializer = jax.nn.initializers.he_normal(),
 ) -> Layer:
     """(..., m) to (..., widths[-1]): dense, activation, ..., dense.
 

@@ -1,0 +1,1 @@
+"""Experiments: one plain file per question; `python -m experiments` lists them."""

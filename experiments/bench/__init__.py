@@ -1,0 +1,1 @@
+"""Benchmarks: experiments whose answer is a time or a size; listed as `bench.NAME`."""

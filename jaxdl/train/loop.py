@@ -1,0 +1,98 @@
+"""Whole epochs in one dispatch, for data that fits on the device."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jaxdl.train.step import Step, TrainState
+
+_EPOCH_STREAM = (
+    0x65706F63  # apart from the keys of steps, which fold small numbers into the same key
+)
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss became NaN or infinite; training stopped there."""
+
+
+def epoch_indices(key: Array, epoch: Any, n: int, batch: int) -> Array:
+    """The order of an epoch as a pure function: int32 (n // batch, batch), a fresh shuffle.
+
+    Each example comes at most once; the n % batch examples left over differ from epoch to epoch.
+
+    Raises:
+      ValueError: `batch` is not in 1 ... n.
+    """
+    if not 1 <= batch <= n:
+        raise ValueError(
+            f"epoch_indices: batch must be in 1 ... {n} (the number of examples), got {batch}; "
+            "take a smaller batch"
+        )
+    stream = jax.random.fold_in(jax.random.fold_in(key, _EPOCH_STREAM), epoch)
+    steps = n // batch
+    return jax.random.permutation(stream, n)[: steps * batch].reshape(steps, batch)
+
+
+def make_epoch(
+    step: Step, *, batch: int, prepare: Callable[[Array], Array] = lambda x: x
+) -> Callable[..., tuple[TrainState, dict[str, Any]]]:
+    """``(state, x, target, epoch) -> (state, metrics)``, one compiled call an epoch.
+
+    Args:
+      step: from `make_step`.
+      batch: examples a step.
+      prepare: applied to the inputs of a batch inside the step; keep pixels as uint8 on the
+        device and scale them here.
+
+    The returned function is jitted and donates the state. `x` and `target` hold all examples
+    on their first axis. The metrics of all steps come back stacked.
+    """
+
+    def run(state: TrainState, x: Array, target: Array, epoch: Any):
+        if len(x) != len(target):
+            raise ValueError(
+                f"make_epoch: x and target must have equally many examples, got {len(x)} and "
+                f"{len(target)}; check how they were split"
+            )
+        order = epoch_indices(state.key, epoch, len(x), batch)
+        return lax.scan(lambda s, rows: step(s, prepare(x[rows]), target[rows]), state, order)
+
+    return jax.jit(run, donate_argnums=0)
+
+
+def train(
+    epoch_fn: Callable[..., tuple[TrainState, dict[str, Any]]],
+    state: TrainState,
+    x: Array,
+    target: Array,
+    epochs: int,
+) -> Iterator[tuple[TrainState, dict[str, np.ndarray]]]:
+    """Run epochs one after the other; yield the state and the metrics (NumPy) after each.
+
+    A state is valid until the next is asked for: its buffers are donated then.
+
+    Raises:
+      NonFiniteLossError: a loss was NaN or infinite. What was yielded before stays valid.
+    """
+    x, target = jnp.asarray(x), jnp.asarray(target)
+    for epoch in range(epochs):
+        # the number as an array: as a Python int it would be a constant, and each epoch compiled
+        state, metrics = epoch_fn(state, x, target, jnp.asarray(epoch, jnp.int32))
+        metrics = jax.device_get(metrics)
+        check_finite(metrics["loss"], epoch)
+        yield state, metrics
+
+
+def check_finite(losses: np.ndarray, epoch: int) -> None:
+    """Raise NonFiniteLossError naming the first step of the epoch whose loss is not finite."""
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if bad.size:
+        raise NonFiniteLossError(
+            f"train: the loss must be finite, got {losses[bad[0]]} at step {bad[0]} of epoch "
+            f"{epoch}; lower the learning rate or clip gradients (optax.clip_by_global_norm), "
+            "check the labels, or run with jax.debug_nans(True) to find the line"
+        )
