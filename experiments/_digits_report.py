@@ -1,0 +1,131 @@
+"""Figures and comparisons of the digits experiment."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import confusion_matrix
+
+import jaxdl
+from experiments._run import Run
+from jaxdl.data import Dataset
+
+if TYPE_CHECKING:
+    from experiments.digits import Trained
+
+
+def curves(out: Run, runs: list[Trained]) -> None:
+    """Loss and accuracy by epoch, every seed."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    epochs = np.arange(1, len(runs[0].losses) + 1)
+    for seed, done in enumerate(runs):
+        labels = ("training", "test") if seed == 0 else (None, None)
+        left.semilogy(epochs, done.losses, color="#3b6ea5", alpha=0.7, label=labels[0])
+        left.semilogy(epochs, [s.loss for s in done.test], color="#d97b29", alpha=0.7,
+                      label=labels[1])  # fmt: skip
+        errors = [100 * (1 - s.accuracy) for s in done.test]
+        right.semilogy(epochs, errors, color="#d97b29", alpha=0.7)
+    left.set(xlabel="epoch", ylabel="loss")
+    left.legend()
+    right.set(xlabel="epoch", ylabel="wrong on the test set, %")
+    right.yaxis.set_major_formatter("{x:g}")
+    for axes in (left, right):
+        axes.grid(alpha=0.3, which="both")
+    caption = (
+        f"Loss and test error by epoch, {len(runs)} seeds. The training loss is measured with "
+        "dropout, the test loss (cross-entropy) without."
+    )
+    out.figure("curves", fig, caption)
+
+
+def confusion(out: Run, labels: np.ndarray, predicted: np.ndarray, classes: int) -> None:
+    """The confusion matrix of the first seed."""
+    counts = confusion_matrix(labels, predicted, labels=np.arange(classes))
+    fig, axes = plt.subplots(figsize=(5, 4.6), layout="constrained")
+    wrong = np.where(np.eye(classes, dtype=bool), 0, counts)  # colour the mistakes, not the rest
+    axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(4, wrong.max()))
+    for (i, j), count in np.ndenumerate(counts):
+        if count:
+            weight = "bold" if i == j else "normal"
+            axes.text(j, i, str(count), ha="center", va="center", fontsize=9, weight=weight)
+    axes.set(xlabel="predicted", ylabel="true", xticks=range(classes), yticks=range(classes))
+    out.figure("confusion", fig, "Test digits by true and predicted class, first seed.")
+
+
+def wrong_images(out: Run, data: Dataset, predicted: np.ndarray, most: int = 40) -> None:
+    """The test images that the first seed gets wrong."""
+    wrong = np.flatnonzero(predicted != data.y_test)
+    if not wrong.size:
+        out.text("The first seed gets every test image right.")
+        return
+    side = math.isqrt(data.x_test.shape[1])
+    columns = min(10, wrong.size)
+    rows = math.ceil(min(wrong.size, most) / columns)
+    fig, grid = plt.subplots(
+        rows, columns, figsize=(0.95 * columns, 1.15 * rows), squeeze=False, layout="constrained"
+    )
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, i in zip(grid.flat, wrong[:most], strict=False):
+        axes.imshow(data.x_test[i].reshape(side, side), cmap="gray_r")
+        axes.set_title(f"{data.y_test[i]} → {predicted[i]}", fontsize=9)
+    shown = f"The first {most} of {wrong.size}" if wrong.size > most else f"All {wrong.size}"
+    out.figure(
+        "wrong", fig, f"{shown} test images that the first seed gets wrong: true → predicted."
+    )
+
+
+def gradient_norms(out: Run, model: jaxdl.Layer, done: Trained) -> None:
+    """The norm of every dense layer's weight gradient over the first seed's run."""
+    steps = jax.tree.map(lambda *parts: np.concatenate(parts), *done.norms)
+    dense = [norms["w"] for norms in steps if "w" in norms]
+    fig, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    window = max(1, len(dense[0]) // 100)
+    for i, norms in enumerate(dense):
+        means = norms[: len(norms) // window * window].reshape(-1, window).mean(axis=1)
+        at = (np.arange(len(means)) + 0.5) * window
+        colour = plt.get_cmap("viridis")(i / max(1, len(dense) - 0.5))
+        axes.semilogy(at, means, color=colour, label=f"dense layer {i + 1}")
+    axes.set(xlabel="step", ylabel="‖∂loss/∂w‖")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    caption = f"Gradient norm of each weight matrix, first seed, means over {window} steps."
+    out.figure("gradient_norms", fig, caption)
+
+
+def unit_against_regression(data: Dataset) -> float:
+    """Largest difference between a sigmoid unit and scikit-learn's logistic regression.
+
+    The regression tells 0 from the other digits; its weights are put into the unit.
+    """
+    fitted = LogisticRegression(max_iter=1000).fit(data.x_train, data.y_train == 0)
+    unit = jaxdl.serial(jaxdl.dense(1), jaxdl.sigmoid())
+    params = (
+        {"w": jnp.asarray(fitted.coef_.T, jnp.float32),
+         "b": jnp.asarray(fitted.intercept_, jnp.float32)},
+        {},
+    )  # fmt: skip
+    probability = unit.apply(params, jnp.asarray(data.x_test))[:, 0]
+    expected = fitted.predict_proba(data.x_test)[:, 1]
+    return float(np.max(np.abs(np.asarray(probability) - expected)))
+
+
+def regression_scores(data: Dataset, model: jaxdl.Layer, params: Any) -> tuple[float, float]:
+    """Test accuracy of multinomial regression on the pixels, and on the last hidden layer."""
+    hidden = jaxdl.serial(*model.children[:-1])
+
+    def features(x: np.ndarray) -> np.ndarray:
+        return np.asarray(hidden.apply(params[:-1], jnp.asarray(x)))
+
+    def score(train: np.ndarray, test: np.ndarray) -> float:
+        fitted = LogisticRegression(max_iter=2000).fit(train, data.y_train)
+        return float(fitted.score(test, data.y_test))
+
+    pixels = score(data.x_train, data.x_test)
+    return pixels, score(features(data.x_train), features(data.x_test))
