@@ -140,7 +140,9 @@ def run(settings: Settings, out: Run) -> None:
         ],
     )
     for seed in np.flatnonzero(~solved):
-        out.text(f"Seed {seed} failed: outputs {', '.join(f'{y:.3f}' for y in done.outputs[seed])}.")
+        out.text(
+            f"Seed {seed} failed: outputs {', '.join(f'{y:.3f}' for y in done.outputs[seed])}."
+        )
     out.figure(
         "curves",
         draw_curves(done.errors, solved, settings.steps),

