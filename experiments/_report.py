@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import inspect
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -72,7 +73,7 @@ def text(words: str, *, mono: bool = False) -> str:
     """Paragraphs, divided by empty lines; or the text as it stands, if `mono`."""
     if mono:
         return f"<pre>{escape(words)}</pre>"
-    paragraphs = [part.strip() for part in words.split("\n\n")]
+    paragraphs = [_fill_items(part.strip()) for part in words.split("\n\n")]
     return "".join(
         f"<p{_LISTED if _is_list(part) else ''}>{escape(part)}</p>" for part in paragraphs if part
     )
@@ -84,6 +85,13 @@ _LISTED = ' class="lines"'
 def _is_list(paragraph: str) -> bool:
     # Lists and small tables of a docstring keep their lines; prose is filled anew.
     return any(line.startswith((" ", "- ", "* ", "|")) for line in paragraph.splitlines())
+
+
+def _fill_items(paragraph: str) -> str:
+    # An item that goes on over indented lines is one line here, which the page breaks anew.
+    if not paragraph.startswith(("- ", "* ")):
+        return paragraph
+    return re.sub(r"\n {2,}(?![-*|])", " ", paragraph)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -370,7 +370,7 @@ def test_the_report_is_one_safe_page_without_outside_parts(lab):
 
     figure, axes = pyplot.subplots()
     axes.plot([0, 1])
-    doc = "A question <b>?\n\nWhat the sources claim.\n\n- one\n- two\n"
+    doc = "A question <b>?\n\nWhat the sources claim.\n\n- one\n- two,\n  goes on\n"
     with Run("x", {"rate": 0.5}, doc=doc) as run:
         run.heading("A part <x>")
         run.text("1 < 2 & 3\n\nsecond")
@@ -389,7 +389,7 @@ def test_the_report_is_one_safe_page_without_outside_parts(lab):
         "<pre>a   b</pre>",
         '<td class="num">1.23457</td><td>&lt;i&gt;</td>',
         'src="data:image/png;base64,',
-        '<p class="lines">- one\n- two</p>',
+        '<p class="lines">- one\n- two, goes on</p>',
         ">no</td>",
         ">yes</td>",
         "rate",
