@@ -42,7 +42,10 @@ def value_and_grad(
 
     Raises:
       ValueError: unknown path; an empty batch.
+      TypeError: `model` is not a Layer or `loss` not a Loss; x holds something other than arrays.
+      FactorError: the reducer needs the examples apart and they are not to be had.
     """
+    _check_parts("value_and_grad", model, loss)
     if path not in PATHS:
         raise ValueError(f"value_and_grad: path must be one of {PATHS}, got {path!r}; choose one")
 
@@ -71,6 +74,15 @@ def value_and_grad(
             ) from None
 
     return manual if path == "manual" else autodiff
+
+
+def _check_parts(name: str, model: Any, loss: Any) -> None:
+    for what, value, kind in (("model", model, Layer), ("loss", loss, Loss)):
+        if not isinstance(value, kind):
+            raise TypeError(
+                f"{name}: {what} must be a {kind.__name__}, got {value!r}; call its constructor, "
+                "e.g. mean_squared_error()"
+            )
 
 
 def _check_batch(x: Any) -> None:
@@ -109,6 +121,7 @@ def backprop_trace(model: Layer, loss: Loss, *, reduce: Reducer = grads):
     under jit, and inside the scan of `repeat`. For a dense layer the activation is the net input
     of its units and the delta is the δ = ∂loss/∂net of the textbooks.
     """
+    _check_parts("backprop_trace", model, loss)
     watched = map_layers(lambda path, layer: layer if layer.children else _watch(layer), model)
 
     def trace(params, x, target, key=None, *, where=None, slots=None) -> Trace:

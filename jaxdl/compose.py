@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdl.factors import Zero, stack_factors
-from jaxdl.layer import Layer, check_floating, no_params
+from jaxdl.layer import Layer, check_floating, check_layer, no_params
 from jaxdl.pytree import Static, describe, pack_unique, struct, unpack_unique
 from jaxdl.reducers import Reducer, grads
 
@@ -90,6 +90,7 @@ def serial(*layers: Layer) -> Layer:
 
 def skip(layer: Layer) -> Layer:
     """x + f(x), for an f that keeps shape and dtype (He et al. 2015, arXiv:1512.03385)."""
+    check_layer("skip", layer)
 
     def fwd(params, x, key=None):
         y, residuals = layer.fwd(params, x, key)
@@ -174,10 +175,10 @@ def repeat(layer: Layer, n: int) -> Layer:
 
     def fwd(params, x, key=None):
         for p in jax.tree.leaves(params):
-            if p.shape[:1] != (n,):
+            if jnp.shape(p)[:1] != (n,):
                 raise ValueError(
                     f"repeat: every parameter must have a leading axis of {n} layers, got shape "
-                    f"{p.shape}; use the params that init of this same model returned"
+                    f"{jnp.shape(p)}; use the params that init of this same model returned"
                 )
 
         def step(x, xs):
@@ -211,6 +212,7 @@ def _check_shape_kept(layer, x, y):
 
 def remat(layer: Layer) -> Layer:
     """Keep only the input; run the forward again in the backward. Less memory, more time."""
+    check_layer("remat", layer)
 
     def fwd(params, x, key=None):
         return layer.apply(params, x, key), {"x": x, "key": key}
@@ -231,6 +233,7 @@ def frozen(layer: Layer) -> Layer:
     Their products do not exist in the compiled program. Every reducer sees `Zero` factors.
     Weight decay moves parameters even at zero gradient: mask it (`optax.masked`).
     """
+    check_layer("frozen", layer)
 
     def fwd(params, x, key=None):
         return layer.fwd(lax.stop_gradient(params), x, key)

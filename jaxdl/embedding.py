@@ -15,6 +15,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
@@ -35,6 +36,7 @@ def _fwd(params, ids):
             f"embedding: ids must be integers, got {jnp.result_type(ids)} of shape "
             f"{jnp.shape(ids)}; use ids.astype(jnp.int32)"
         )
+    ids = row_numbers(ids)
     check_range("embedding: ids", ids, table.shape[0])
     y = table.at[ids].get(
         mode="fill",
@@ -55,14 +57,21 @@ def _row_sharding(table: Array, ids: Array):
     return NamedSharding(sharding.mesh, PartitionSpec(*spec, *features))
 
 
+def row_numbers(ids: Array) -> Array:
+    """`ids` in 32 bits or more: compared with 300 rows, bytes would overflow."""
+    ids = jnp.asarray(ids)
+    return ids.astype(jnp.int32) if ids.dtype.itemsize < 4 else ids
+
+
 def check_range(what: str, ids: Array, size: int) -> None:
     """Raise ValueError if any of `ids` is outside 0 ... size − 1; traced values cannot be read."""
     if isinstance(ids, Tracer):
         return
-    if jnp.size(ids) and (jnp.min(ids) < 0 or jnp.max(ids) >= size):
+    known = np.asarray(ids)  # by NumPy: under jit, jnp would trace what it does to a constant
+    if known.size and (known.min() < 0 or known.max() >= size):
         raise ValueError(
-            f"{what} must be in 0 ... {size - 1}, got values from {jnp.min(ids)} to "
-            f"{jnp.max(ids)}; check how they were made"
+            f"{what} must be in 0 ... {size - 1}, got values from {known.min()} to {known.max()}; "
+            "check how they were made"
         )
 
 

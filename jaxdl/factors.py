@@ -21,6 +21,7 @@ In every factor but ``Formed`` and ``Stacked`` the first axis of every array cou
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,7 +138,8 @@ class Many(Factor):
         return self.factors[0].examples
 
     def form(self, param: Array) -> Array:
-        return functools.reduce(jnp.add, (factor.form(param) for factor in self.factors))
+        dtype = wide(param.dtype)
+        return functools.reduce(jnp.add, (f.form(param).astype(dtype) for f in self.factors))
 
     def transpose(self) -> "Many":
         return Many(tuple(factor.transpose() for factor in self.factors))
@@ -217,11 +219,15 @@ class Stacked(Factor):
         return jax.vmap(lambda factor, p: factor.form(p))(self.factor, param)
 
     def transpose(self) -> "Stacked":
-        return Stacked(jax.vmap(lambda factor: factor.transpose())(self.factor))
+        return self._each(lambda factor: factor.transpose(), self.factor)
 
     def join_time(self) -> "Stacked":
         per_layer = jax.tree.map(lambda array: jnp.moveaxis(array, 1, 0), self.factor)
-        return Stacked(jax.vmap(lambda factor: factor.join_time())(per_layer))
+        return self._each(lambda factor: factor.join_time(), per_layer)
+
+    def _each(self, f: Callable[[Factor], Factor], factor: Factor) -> "Stacked":
+        # a Zero has no arrays to map over, and is the same for every layer
+        return Stacked(jax.vmap(f)(factor)) if jax.tree.leaves(factor) else self
 
 
 def stack_factors(tree: Any) -> Any:

@@ -53,6 +53,10 @@ class Layer:
     detail: str = ""
     wraps: bool = False
 
+    def __post_init__(self):
+        for child in self.children:
+            check_layer(self.name, child)
+
     def apply(self, params: Any, x: Any, key: Array | None = None) -> Any:
         """The output alone; what `jax.grad` differentiates."""
         return self.fwd(params, x, key)[0]
@@ -64,6 +68,15 @@ class Layer:
 
     def __repr__(self) -> str:
         return "\n".join(_tree_lines(self))
+
+
+def check_layer(name: str, child: Any) -> None:
+    """Raise TypeError unless `child`, which is to go into `name`, is a Layer."""
+    if not isinstance(child, Layer):
+        raise TypeError(
+            f"{name}: every layer inside must be a Layer, got {child!r}; call its constructor, "
+            "e.g. relu(), and give layers one by one, e.g. serial(*layers)"
+        )
 
 
 def _tree_lines(layer: Layer) -> list[str]:
@@ -118,7 +131,7 @@ def leaf(
                     f"{jnp.result_type(param)} of shape {jnp.shape(param)}; integers have no "
                     "gradient: cast it"
                 )
-        x = as_jax(x)
+        params, x = as_jax((params, x))
         with jax.named_scope(name):
             return fwd(params, x, key) if keyed else fwd(params, x)
 

@@ -29,11 +29,12 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
+from jax.typing import ArrayLike
 
-from jaxdl.embedding import check_range
+from jaxdl.embedding import check_range, row_numbers
 from jaxdl.factors import wide
-from jaxdl.layer import is_inexact
+from jaxdl.layer import check_array, is_inexact
 
 Reduction = Literal["mean", "sum"]
 
@@ -45,7 +46,7 @@ class Loss(NamedTuple):
     fwd: Callable[..., tuple[Array, Any]]
     bwd: Callable[..., Array]
 
-    def __call__(self, y: Array, target: Any = None, where: Array | None = None) -> Array:
+    def __call__(self, y: ArrayLike, target: Any = None, where: Any = None) -> Array:
         """The value alone; what `jax.grad` differentiates."""
         return self.fwd(y, target, where)[0]
 
@@ -74,22 +75,40 @@ def _weights(name: str, where: Any, shape: tuple[int, ...], dtype: Any, reductio
     return weights / jnp.where(total == 0, 1, total)
 
 
-def _check(name: str, y: Any, target: Any) -> None:
+def _outputs(name: str, y: Any) -> Array:
+    """The model's outputs, checked."""
+    check_array(f"{name}: y", y)
     if not is_inexact(y):
         raise TypeError(f"{name}: y must be floating point, got {jnp.result_type(y)}; cast it")
-    if jnp.shape(y) != jnp.shape(target):
+    if 0 in y.shape:
         raise ValueError(
-            f"{name}: target must have the shape of y, {jnp.shape(y)}, got {jnp.shape(target)}; "
-            "reshape one (a missing or extra axis of size 1 would broadcast to a wrong loss)"
+            f"{name}: y must hold at least one element, got shape {y.shape}; skip an empty batch"
         )
+    return jnp.asarray(y)
+
+
+def _target(name: str, target: Any) -> Array:
+    if target is None:
+        raise TypeError(f"{name}: target must be an array, got None; give what y should be")
+    return jnp.asarray(target)
+
+
+def _leave_out(where: Any, weights: Array, array: Array) -> Array:
+    """0 in place of what has no weight: an element left out may hold anything, NaN included."""
+    return array if where is None else jnp.where(weights == 0, 0, array)
 
 
 def _elementwise_fwd(y, target, where=None, *, name, element, slope, reduction, scale=1.0):
     """Σ weight·element(y, t). The derivative is kept: one array, and no second evaluation."""
-    _check(name, y, target)
+    y, target = _outputs(name, y), _target(name, target)
+    if y.shape != target.shape:
+        raise ValueError(
+            f"{name}: target must have the shape of y, {y.shape}, got {target.shape}; reshape one "
+            "(a missing or extra axis of size 1 would broadcast to a wrong loss)"
+        )
     dtype = wide(y.dtype)
-    y_wide, target = y.astype(dtype), jnp.asarray(target).astype(dtype)
     weights = _weights(name, where, y.shape, dtype, reduction) * scale
+    y_wide, target = (_leave_out(where, weights, a.astype(dtype)) for a in (y, target))
     value = jnp.sum(weights * element(y_wide, target))
     return value, (weights * slope(y_wide, target)).astype(y.dtype)
 
@@ -155,9 +174,9 @@ def binary_cross_entropy(*, reduction: Reduction = "mean") -> Loss:
 
 def _softmax_fwd(y, target, where=None, *, smoothing, reduction):
     name = "softmax_cross_entropy"
-    if not is_inexact(y):
-        raise TypeError(f"{name}: y must be floating point, got {jnp.result_type(y)}; cast it")
-    target = jnp.asarray(target)
+    y, target = _outputs(name, y), _target(name, target)
+    if not y.shape:
+        raise ValueError(f"{name}: y must have a last axis of classes, got a scalar; use y[None]")
     dtype, classes = wide(y.dtype), y.shape[-1]
     weights = _weights(name, where, y.shape[:-1], dtype, reduction)
     if jnp.issubdtype(target.dtype, jnp.integer):
@@ -166,20 +185,28 @@ def _softmax_fwd(y, target, where=None, *, smoothing, reduction):
                 f"{name}: integer labels must have the shape of y without its last axis, "
                 f"{y.shape[:-1]}, got {target.shape}; soft labels must be floating point"
             )
-        check_range(f"{name}: labels", target, classes)
+        target = row_numbers(target)
+        check_range(f"{name}: labels", _leave_out(where, weights, target), classes)
         # Under jit a label cannot be looked at: an impossible one makes value and gradient NaN,
         # where JAX would take the last class for -1 and lose the label in the gradient.
         possible = (target >= 0) & (target < classes)
         weights = jnp.where(possible | (weights == 0), weights, jnp.nan)
-        target = (target[..., None] == jnp.arange(classes)).astype(dtype)
+        target = (target[..., None] == jnp.arange(classes, dtype=target.dtype)).astype(dtype)
     else:
-        _check(name, y, target)
-        target = target.astype(dtype)
+        if y.shape != target.shape:
+            raise ValueError(
+                f"{name}: soft labels must have the shape of y, {y.shape}, got {target.dtype} "
+                f"labels of shape {target.shape}; labels that count classes must be integers"
+            )
+        target = _leave_out(where, weights[..., None], target.astype(dtype))
     target = (1 - smoothing) * target + smoothing / classes
-    y_wide = y.astype(dtype)
-    log_sum = jax.nn.logsumexp(y_wide, axis=-1)
+    y_wide = _leave_out(where, weights[..., None], y.astype(dtype))
+    # The loss does not change when all logits of a row do: from 0 down, no digits are lost.
+    y_wide = y_wide - lax.stop_gradient(jnp.max(y_wide, axis=-1, keepdims=True))
+    log_sum = jnp.log(jnp.sum(jnp.exp(y_wide), axis=-1))
     mass = jnp.sum(target, axis=-1)
-    value = jnp.sum(weights * (log_sum * mass - jnp.sum(target * y_wide, axis=-1)))
+    scores = jnp.where(target == 0, 0, target * y_wide)  # 0 · −∞ of a masked logit is 0
+    value = jnp.sum(weights * (log_sum * mass - jnp.sum(scores, axis=-1)))
     dy = weights[..., None] * (jnp.exp(y_wide - log_sum[..., None]) * mass[..., None] - target)
     return value, dy.astype(y.dtype)  # dy itself: one array, nothing to compute again
 
@@ -210,11 +237,13 @@ def softmax_cross_entropy(*, label_smoothing: float = 0.0, reduction: Reduction 
 def _kl_fwd(y, target=None, where=None, *, rho):
     if target is not None:
         raise ValueError("kl_sparsity: target must be None, got one; the target is rho")
-    if not is_inexact(y):
-        raise TypeError(f"kl_sparsity: y must be floating point, got {y.dtype}; cast it")
+    y = _outputs("kl_sparsity", y)
+    if not y.shape:
+        raise ValueError("kl_sparsity: y must have a last axis of units, got a scalar; use y[None]")
     dtype = wide(y.dtype)
     weights = _weights("kl_sparsity", where, y.shape[:-1], dtype, "mean")[..., None]
-    mean = jnp.sum(weights * y.astype(dtype), axis=tuple(range(y.ndim - 1)))
+    y_wide = _leave_out(where, weights, y.astype(dtype))
+    mean = jnp.sum(weights * y_wide, axis=tuple(range(y.ndim - 1)))
     value = jnp.sum(rho * jnp.log(rho / mean) + (1 - rho) * jnp.log((1 - rho) / (1 - mean)))
     return value, (weights * ((1 - rho) / (1 - mean) - rho / mean)).astype(y.dtype)
 

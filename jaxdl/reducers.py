@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import PartitionSpec
 
 from jaxdl.factors import (
     Factor,
@@ -30,6 +31,7 @@ from jaxdl.factors import (
     Sum,
     Zero,
     contract,
+    explicit_sharding,
     stack_factors,
     wide,
 )
@@ -177,14 +179,25 @@ def _same_row(f: Scatter, g: Scatter, param: Array) -> Array:
 
 def _inner_one_by_one(f: Factor, g: Factor, param: Array) -> Array:
     """The general case: one example's gradients at a time, never examples × parameters."""
+    same = f is g
 
-    def one(pair: tuple[Factor, Factor]) -> Array:
+    def one(pair: tuple[Factor, Factor], param: Array) -> Array:
         alone = jax.tree.map(lambda array: array[None], pair)
         first = alone[0].form(param)
-        second = first if f is g else alone[1].form(param)
+        second = first if same else alone[1].form(param)
         return jnp.sum(first * second, dtype=wide(param.dtype))
 
-    return lax.map(one, (f, g))
+    def loop(f: Factor, g: Factor, param: Array) -> Array:
+        return lax.map(lambda pair: one(pair, param), (f, g))
+
+    sharding = explicit_sharding(jax.tree.leaves(f)[0])
+    axis = sharding.spec[0] if sharding is not None and sharding.spec else None
+    if axis is None:
+        return loop(f, g, param)
+    # The examples lie on several devices: a loop cannot run over them all, so each device runs
+    # over its own.
+    mine, whole = PartitionSpec(axis), PartitionSpec()
+    return jax.shard_map(loop, in_specs=(mine, mine, whole), out_specs=mine)(f, g, param)
 
 
 # --- putting reducers together ------------------------------------------------------------------

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxdl.factors import Factor, Many, explicit_sharding
-from jaxdl.layer import Layer, map_layers
-from jaxdl.pytree import Static, pack_unique, unpack_unique
+from jaxdl.factors import Factor, FactorError, Many, explicit_sharding
+from jaxdl.layer import Layer, check_array, map_layers
+from jaxdl.pytree import Static, as_jax, pack_unique, unpack_unique
 from jaxdl.reducers import Reducer, Seen, grads, keep, reduce_kept
 
 
@@ -34,10 +34,11 @@ def scan_time(cell: Layer, carry: Callable[[jax.ShapeDtypeStruct], Any]) -> Laye
     """
 
     def init(key, x):
-        x_t = _one_step(x)
+        x_t = _one_step(as_jax(x))
         return cell.init(key, (carry(x_t), x_t))
 
     def fwd(params, x, key=None):
+        x = as_jax(x)
         x_t = _one_step(x)
         h = jax.tree.map(lambda s: _zeros(s, x), carry(x_t))
         keys = None if key is None else jax.random.split(key, x.shape[1])
@@ -68,7 +69,10 @@ def scan_time(cell: Layer, carry: Callable[[jax.ShapeDtypeStruct], Any]) -> Laye
             is_leaf=lambda f: isinstance(f, Factor),
         )
         dx = None if dx is None else jnp.moveaxis(dx, 0, 1)
-        return reduce_kept(reduce, params, kept, slots), dx
+        try:
+            return reduce_kept(reduce, params, kept, slots), dx
+        except FactorError as error:
+            raise FactorError(f"scan_time: {error}") from None
 
     return Layer(
         "scan_time", init, fwd, bwd, (cell,), lambda new: scan_time(new, carry), wraps=True
@@ -76,6 +80,7 @@ def scan_time(cell: Layer, carry: Callable[[jax.ShapeDtypeStruct], Any]) -> Laye
 
 
 def _one_step(x: Any) -> jax.ShapeDtypeStruct:
+    check_array("scan_time: x", x)
     if len(x.shape) < 2:
         raise ValueError(
             f"scan_time: x must have axes (examples, time, ...), got shape {x.shape}; add the "
@@ -158,7 +163,10 @@ def tied(model: Layer, ties: Mapping[str, str]) -> Layer:
             entry = entry.removesuffix(".T")
             factors[source][entry] = Many((factors[source][entry], second))
         for path, place in places.items():
-            part = reduce(_get(params, place), factors[path], _get(slots, place))
+            try:
+                part = reduce(_get(params, place), factors[path], _get(slots, place))
+            except FactorError as error:
+                raise FactorError(f"tied: {path}: {error}") from None
             node = _get(kept, place)
             kept = _put(
                 kept, place, replace(node, reduced=part) if isinstance(node, Seen) else part

@@ -87,29 +87,33 @@ def summary(model: Layer, x: Any) -> Summary:
             return layer
         rows[path] = Row(path, layer.label)
 
-        def init(key, x):
-            return _boxed(lambda key: layer.init(key, x), path)(key)
-
         def fwd(params, x, key=None):
             run, (y, residuals) = jax.make_jaxpr(layer.fwd, return_shape=True)(params, x, key)
             rows[path].output = ", ".join(map(describe, jax.tree.leaves(y)))
             per_run[path] = flops(run.jaxpr), _bytes(residuals)
             return _boxed(layer.fwd, path)(params, x, key)
 
-        return replace(layer, init=init, fwd=fwd)
+        return replace(layer, fwd=fwd)
 
     marked = map_layers(mark, model)
     x = jax.eval_shape(lambda x: x, x)
-    made, params = jax.make_jaxpr(lambda key: marked.init(key, x), return_shape=True)(
-        jax.random.key(0)
-    )
+    params = jax.eval_shape(lambda key: model.init(key, x), jax.random.key(0))
     run = jax.make_jaxpr(lambda params, x: marked.fwd(params, x))(params, x)
-    for path, eqn, _ in _boxes(made.jaxpr):
-        rows[path].params += sum(prod(v.aval.shape) for v in eqn.outvars)
-    for path, _, times in _boxes(run.jaxpr):
+    for path, made in _leaf_params(model, params):
+        rows[path].params = sum(prod(p.shape) for p in jax.tree.leaves(made))
+    for path, times in _boxes(run.jaxpr):
         rows[path].flops += times * per_run[path][0]
         rows[path].residual_bytes += times * per_run[path][1]
     return Summary(tuple(rows.values()))
+
+
+def _leaf_params(layer: Layer, params: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The path and the parameters of each leaf."""
+    if not layer.children:
+        yield path, params
+    for i, child in enumerate(layer.children):
+        part = params if layer.wraps else params[i]
+        yield from _leaf_params(child, part, f"{path}/{i}" if path else str(i))
 
 
 def _boxed(f: Callable[..., Any], path: str) -> Callable[..., Any]:
@@ -122,12 +126,12 @@ def _boxed(f: Callable[..., Any], path: str) -> Callable[..., Any]:
     return jax.jit(box)
 
 
-def _boxes(jaxpr: Any, times: int = 1) -> Iterator[tuple[str, Any, int]]:
-    """The boxes in a traced program: path, equation, and how often it runs."""
+def _boxes(jaxpr: Any, times: int = 1) -> Iterator[tuple[str, int]]:
+    """The boxes in a traced program: path, and how often it runs."""
     for eqn in jaxpr.eqns:
         name = eqn.params.get("name", "")
         if isinstance(name, str) and name.startswith(_MARK):
-            yield name.removeprefix(_MARK), eqn, times
+            yield name.removeprefix(_MARK), times
         else:
             for inner, runs in _inside(eqn):
                 yield from _boxes(inner, times * runs)

@@ -13,7 +13,6 @@ import numpy as np
 
 from jaxdl.data.dataset import Dataset, stratified_split
 
-
 MARGIN = 2  # pixels cut from each side of a 28×28 image
 
 

@@ -1,0 +1,412 @@
+"""One line per layer, combinator and loss, and what the property tests do with a line.
+
+Every general property runs over every `Case`. The examples of a batch are on the first axis; its
+size, 4, divides over the devices of the sharding test. Other sizes are pairwise distinct where
+the layer allows it, so that nothing fits by accident. Parameters are drawn, not initialised:
+zero biases and unit scales hide errors.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxdl
+from jaxdl import (
+    branch,
+    dense,
+    embedding,
+    frozen,
+    layer_norm,
+    remat,
+    repeat,
+    scan_time,
+    self_attention,
+    serial,
+    skip,
+    tanh,
+    tap,
+    tied,
+)
+from jaxdl.factors import Factor, Outer, Sum
+from jaxdl.layer import Layer, from_function, is_inexact, leaf
+from jaxdl.loss import Loss
+from jaxdl.models import mlp, transformer_block, transformer_stack
+from jaxdl.reducers import Reducer, grads
+
+N = 4
+"""Examples in a batch."""
+
+Draw = Callable[[np.random.Generator], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line: a layer and how to draw an input for it.
+
+    Attributes:
+      name: the id of its tests.
+      layer: the layer.
+      x: draws the input in float64 (or integers).
+      training: whether `fwd` is given a key.
+      formed: it has `Formed` factors, so reducers that need examples refuse it.
+      held: it has parameters that `frozen` holds fixed: they matter, yet have no gradient.
+      tapped: what `bwd` returns for a tap stands where the parameters have nothing.
+    """
+
+    name: str
+    layer: Layer
+    x: Draw
+    training: bool = False
+    formed: bool = False
+    held: bool = False
+    tapped: bool = False
+
+
+def normal(*shape: int, scale: float = 1.0) -> Draw:
+    """Draws independent normal numbers."""
+    return lambda rng: scale * rng.standard_normal(shape)
+
+
+def uniform(*shape: int) -> Draw:
+    """Draws numbers in [0.1, 0.9]."""
+    return lambda rng: rng.uniform(0.1, 0.9, shape)
+
+
+def ids(rows: int, *shape: int, dtype: Any = np.int32) -> Draw:
+    """Draws row numbers; some rows come twice."""
+    return lambda rng: rng.integers(0, rows, shape, dtype=dtype)
+
+
+def pair(first: Draw, second: Draw) -> Draw:
+    """Draws a pair of inputs."""
+    return lambda rng: (first(rng), second(rng))
+
+
+# --- leaves that only the tests have ------------------------------------------------------------
+
+
+def rnn_cell(features: int) -> Layer:
+    """(h, x) to (h', y = h') with h' = tanh([h, x]·w + b): the simplest recurrent cell."""
+
+    def init(key, x):
+        h, x = x
+        shape = (h.shape[-1] + x.shape[-1], features)
+        return {"w": jax.random.normal(key, shape, x.dtype), "b": jnp.zeros(features, x.dtype)}
+
+    def fwd(params, x):
+        joined = jnp.concatenate(x, axis=-1)
+        h = jnp.tanh(joined @ params["w"].astype(joined.dtype) + params["b"].astype(joined.dtype))
+        return (h, h), {"joined": joined, "h": h}
+
+    def bwd(params, residuals, dy):
+        h = residuals["h"]
+        du = (dy[0] + dy[1]) * (1 - h * h)
+        djoined = du @ params["w"].astype(du.dtype).T
+        dx = jnp.split(djoined, [h.shape[-1]], axis=-1)
+        return {"w": Outer(residuals["joined"], du), "b": Sum(du)}, tuple(dx)
+
+    return leaf("rnn_cell", init, fwd, bwd, params=("w", "b"), detail=str(features))
+
+
+def hidden(features: int) -> Callable[[Any], Any]:
+    """The carry of `rnn_cell`, for `scan_time`."""
+    return lambda x_t: jax.ShapeDtypeStruct((x_t.shape[0], features), x_t.dtype)
+
+
+def quadratic(keyed: bool = False) -> Layer:
+    """x²·w by `from_function`; with a key, for a random half of the features."""
+
+    def init(key, x):
+        return {"w": jax.random.normal(key, (x.shape[-1], 3), x.dtype)}
+
+    def apply(params, x, key=None):
+        x = x * x
+        if key is not None:
+            x = jnp.where(jax.random.bernoulli(key, 0.5, x.shape[-1:]), x, 0)
+        return x @ params["w"].astype(x.dtype)
+
+    return from_function(init, apply, name="quadratic", params=("w",), keyed=keyed)
+
+
+def loss_layer(loss: Loss, target: Any = None, where: Any = None) -> Layer:
+    """A loss with its data filled in, as a layer from y to a scalar."""
+
+    def fwd(params, y):
+        return loss.fwd(y, target, where)
+
+    def bwd(params, residuals, dvalue):
+        return {}, loss.bwd(residuals, dvalue)
+
+    return leaf(loss.name, lambda key, y: {}, fwd, bwd)
+
+
+# --- the lines ----------------------------------------------------------------------------------
+
+LAYERS = (
+    Case("dense", dense(3), normal(N, 6)),
+    Case("dense-no_bias", dense(3, use_bias=False), normal(N, 6)),
+    Case("dense-positions", dense(3), normal(N, 5, 6)),
+    Case("relu", jaxdl.relu(), normal(N, 6)),
+    Case("leaky_relu", jaxdl.leaky_relu(0.1), normal(N, 6)),
+    Case("elu", jaxdl.elu(1.3), normal(N, 6)),
+    Case("sigmoid", jaxdl.sigmoid(), normal(N, 6)),
+    Case("tanh", tanh(), normal(N, 6)),
+    Case("softplus", jaxdl.softplus(), normal(N, 6)),
+    Case("silu", jaxdl.silu(), normal(N, 6)),
+    Case("gelu", jaxdl.gelu(), normal(N, 6)),
+    Case("gelu-tanh", jaxdl.gelu(approximate=True), normal(N, 6)),
+    Case("softmax", jaxdl.softmax(), normal(N, 6)),
+    Case("log_softmax", jaxdl.log_softmax(), normal(N, 6)),
+    Case("maxout", jaxdl.maxout(2), normal(N, 6)),
+    Case("identity", jaxdl.identity(), normal(N, 6)),
+    Case("layer_norm", layer_norm(), normal(N, 6)),
+    Case("layer_norm-positions", layer_norm(), normal(N, 5, 6)),
+    Case("rms_norm", jaxdl.rms_norm(), normal(N, 5, 6)),
+    Case("dropout", jaxdl.dropout(0.4), normal(N, 6), training=True),
+    Case("dropout-evaluation", jaxdl.dropout(0.4), normal(N, 6)),
+    Case("embedding", embedding(7, 3), ids(7, N)),
+    Case("embedding-positions", embedding(7, 3), ids(7, N, 5)),
+    Case("embedding-bytes", embedding(300, 3), ids(256, N, 5, dtype=np.uint8)),
+    Case("self_attention", self_attention(2), normal(N, 5, 6)),
+    Case("self_attention-causal", self_attention(2, causal=True), normal(N, 5, 6)),
+    Case("self_attention-heads", self_attention(3, head_features=2), normal(N, 5, 7)),
+    Case("rnn_cell", rnn_cell(3), pair(normal(N, 3), normal(N, 6))),
+    Case("from_function", quadratic(), normal(N, 6), formed=True),
+    Case("from_function-keyed", quadratic(True), normal(N, 6), training=True, formed=True),
+)
+
+MODELS = (
+    Case("serial", serial(dense(5), tanh(), dense(3)), normal(N, 6)),
+    Case("skip", skip(serial(layer_norm(), dense(6))), normal(N, 6)),
+    Case("branch-sum", branch(dense(3), serial(dense(5), dense(3))), normal(N, 6)),
+    Case("branch-concat", branch(dense(3), dense(5), join="concat"), normal(N, 6)),
+    Case("branch-ids", branch(embedding(7, 3), embedding(7, 3)), ids(7, N, 5)),
+    Case("repeat", repeat(serial(dense(6), tanh()), 3), normal(N, 6)),
+    Case("repeat-positions", repeat(skip(serial(layer_norm(), dense(6))), 3), normal(N, 5, 6)),
+    Case("repeat-dropout", repeat(serial(dense(6), jaxdl.dropout(0.4)), 3), normal(N, 6), True),
+    Case("repeat-repeat", repeat(repeat(serial(dense(6), tanh()), 2), 3), normal(N, 6)),
+    Case("scan_time", scan_time(rnn_cell(3), hidden(3)), normal(N, 5, 6)),
+    Case("scan_time-repeat", scan_time(repeat(rnn_cell(3), 2), hidden(3)), normal(N, 5, 3)),
+    Case("repeat-scan_time", repeat(scan_time(rnn_cell(3), hidden(3)), 2), normal(N, 5, 3)),
+    Case(
+        "tied",
+        tied(serial(embedding(7, 6), tanh(), dense(7)), {"2/w": "0/table.T"}),
+        ids(7, N, 5),
+    ),
+    Case("tied-square", tied(serial(dense(6), tanh(), dense(6)), {"2/w": "0/w"}), normal(N, 6)),
+    Case(
+        "repeat-tied",
+        repeat(tied(serial(dense(6), tanh(), dense(6)), {"2/w": "0/w.T", "2/b": "0/b"}), 3),
+        normal(N, 6),
+    ),
+    Case("frozen", serial(dense(5), frozen(dense(3)), tanh()), normal(N, 6), held=True),
+    Case("frozen-repeat", frozen(repeat(serial(dense(6), tanh()), 3)), normal(N, 6), held=True),
+    Case(
+        "repeat-frozen",
+        repeat(serial(frozen(dense(6)), layer_norm()), 3),
+        normal(N, 6),
+        held=True,
+    ),
+    Case("remat", remat(serial(dense(5), tanh(), dense(3))), normal(N, 6)),
+    Case("remat-dropout", remat(serial(dense(5), jaxdl.dropout(0.4))), normal(N, 6), True),
+    Case("repeat-remat", repeat(remat(serial(dense(6), tanh())), 3), normal(N, 6)),
+    Case("tap", serial(dense(5), tap(), tanh(), dense(3)), normal(N, 6), tapped=True),
+    Case("mlp", mlp([5, 3, 2]), normal(N, 6)),
+    Case("mlp-dropout", mlp([5, 3], dropout_rate=0.4), normal(N, 6), True),
+    Case("transformer_block", transformer_block(6, 2, hidden=7), normal(N, 5, 6)),
+    Case("transformer_stack", transformer_stack(3, 6, 2, hidden=7), normal(N, 5, 6)),
+    Case(
+        "transformer-tied",
+        tied(
+            serial(
+                embedding(7, 6),
+                transformer_stack(2, 6, 2, hidden=8),
+                layer_norm(),
+                dense(7, use_bias=False),
+            ),
+            {"3/w": "0/table.T"},
+        ),
+        ids(7, N, 5),
+    ),
+)
+
+_DATA = np.random.default_rng(0)
+_TARGET = _DATA.standard_normal((N, 5)).astype(np.float32)
+_SIGN = np.where(_TARGET > 0, 1, -1).astype(np.float32)
+_SHARE = _DATA.uniform(0, 1, (N, 5)).astype(np.float32)
+_SOFT = _SHARE / _SHARE.sum(axis=-1, keepdims=True)
+_LABELS = _DATA.integers(0, 5, N, dtype=np.int32)
+_TOKENS = _DATA.integers(0, 5, (N, 3), dtype=np.int32)
+_BYTES = np.array([0, 44, 200, 255], np.uint8)
+"""300 classes do not fit into a byte, these labels do."""
+_REAL = np.array([True, True, False, True])
+"""The third example is padding."""
+_WEIGHTS = np.array([[0.5], [2.0], [0.0], [1.0]], np.float32)
+
+mse, cross_entropy = jaxdl.mean_squared_error, jaxdl.softmax_cross_entropy
+
+LOSSES = (
+    Case("half_squared_error", loss_layer(jaxdl.half_squared_error(), _TARGET), normal(N, 5)),
+    Case("mean_squared_error", loss_layer(mse(), _TARGET), normal(N, 5)),
+    Case("mean_squared_error-where", loss_layer(mse(), _TARGET, _WEIGHTS), normal(N, 5)),
+    Case("huber", loss_layer(jaxdl.huber(0.8), _TARGET), normal(N, 5)),
+    Case("huber-sum", loss_layer(jaxdl.huber(reduction="sum"), _TARGET), normal(N, 5)),
+    Case("hinge", loss_layer(jaxdl.hinge(), _SIGN), normal(N, 5)),
+    Case("hinge-where", loss_layer(jaxdl.hinge(), _SIGN, _REAL[:, None]), normal(N, 5)),
+    Case(
+        "binary_cross_entropy",
+        loss_layer(jaxdl.binary_cross_entropy(), _SHARE),
+        normal(N, 5),
+    ),
+    Case(
+        "binary_cross_entropy-where",
+        loss_layer(jaxdl.binary_cross_entropy(reduction="sum"), _SHARE, _WEIGHTS),
+        normal(N, 5),
+    ),
+    Case("cross_entropy-labels", loss_layer(cross_entropy(), _LABELS), normal(N, 5)),
+    Case("cross_entropy-tokens", loss_layer(cross_entropy(), _TOKENS), normal(N, 3, 5)),
+    Case("cross_entropy-bytes", loss_layer(cross_entropy(), _BYTES), normal(N, 300)),
+    Case("cross_entropy-soft", loss_layer(cross_entropy(), _SOFT), normal(N, 5)),
+    Case("cross_entropy-unnormalised", loss_layer(cross_entropy(), _SHARE), normal(N, 5)),
+    Case(
+        "cross_entropy-smoothed",
+        loss_layer(cross_entropy(label_smoothing=0.1), _LABELS),
+        normal(N, 5),
+    ),
+    Case(
+        "cross_entropy-where",
+        loss_layer(cross_entropy(reduction="sum"), _LABELS, _REAL),
+        normal(N, 5),
+    ),
+    Case("kl_sparsity", loss_layer(jaxdl.kl_sparsity(0.2)), uniform(N, 5)),
+    Case("kl_sparsity-where", loss_layer(jaxdl.kl_sparsity(), None, _REAL), uniform(N, 5)),
+)
+
+CASES = (*LAYERS, *MODELS, *LOSSES)
+
+
+# --- what a property test does with a line ------------------------------------------------------
+
+
+class Sample(NamedTuple):
+    """Arguments for one run of a layer, forward and backward."""
+
+    params: Any
+    x: Any
+    dy: Any
+    key: jax.Array | None
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """Arrays of that dtype; integers stay what they are."""
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype if is_inexact(a) else a.dtype), tree)
+
+
+def draw(case: Case, dtype: Any = jnp.float64, seed: int = 0) -> Sample:
+    """Parameters, input and cotangent for a case: the same numbers in every dtype."""
+    rng = np.random.default_rng([seed, crc32(case.name.encode())])
+    x = case.x(rng)
+    params = jax.tree.map(lambda s: 0.5 * rng.standard_normal(s.shape), params_struct(case, x))
+    params, x = cast(params, dtype), cast(x, dtype)
+    key = jax.random.key(seed + 1) if case.training else None
+    y = jax.eval_shape(case.layer.apply, params, x, key)
+    dy = jax.tree.map(lambda s: jnp.asarray(rng.standard_normal(s.shape), s.dtype), y)
+    return Sample(params, x, dy, key)
+
+
+def in_float64(sample: Sample) -> Sample:
+    """The same numbers, wider."""
+    params, x, dy = cast((sample.params, sample.x, sample.dy), jnp.float64)
+    return Sample(params, x, dy, sample.key)
+
+
+def params_struct(case: Case, x: Any) -> Any:
+    """Shapes and dtypes of what `init` returns."""
+    x = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), x)
+    return jax.eval_shape(lambda key: case.layer.init(key, x), jax.random.key(0))
+
+
+def manual(layer: Layer, reduce: Reducer = grads, slots: Any = None) -> Callable[..., Any]:
+    """``(params, x, dy, key) -> (reduced, dx)`` by the hand-written backward."""
+
+    def run(params, x, dy, key=None, slots=slots):
+        _, residuals = layer.fwd(params, x, key)
+        return layer.bwd(params, residuals, dy, reduce, slots)
+
+    return run
+
+
+def autodiff(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """``(params, x, dy, key) -> (dparams, dx)`` by differentiating ``apply(params, x, key)``."""
+
+    def run(params, x, dy, key=None):
+        _, pullback = jax.vjp(lambda p, v: apply(p, v, key), params, x)
+        dparams, dx = pullback(dy)
+        return dparams, jax.tree.map(lambda g: None if g.dtype == jax.dtypes.float0 else g, dx)
+
+    return run
+
+
+@cache
+def compiled_manual(layer: Layer, reduce: Reducer = grads) -> Callable[..., Any]:
+    """`manual`, compiled once for all the tests of one process."""
+    return jax.jit(manual(layer, reduce))
+
+
+@cache
+def compiled_autodiff(layer: Layer) -> Callable[..., Any]:
+    """`autodiff` of the forward, compiled once for all the tests of one process."""
+    return jax.jit(autodiff(layer.apply))
+
+
+def cotangents(case: Case, sample: Sample) -> tuple[Any, Any]:
+    """(dparams, dx) by the hand-written backward, without what taps report."""
+    reduced, dx = compiled_manual(case.layer)(*sample)
+    return (without_taps(reduced, sample.params) if case.tapped else reduced), dx
+
+
+def without_taps(reduced: Any, params: Any) -> Any:
+    """`reduced` with nothing where the parameters have nothing."""
+    if isinstance(params, tuple):
+        return tuple(without_taps(r, p) for r, p in zip(reduced, params, strict=True))
+    return reduced if params else {}
+
+
+def is_factor(node: Any) -> bool:
+    """For `jax.tree` functions that stop at factors."""
+    return isinstance(node, Factor)
+
+
+def assert_same(got: Any, want: Any, tolerance: float) -> None:
+    """Equal trees, shapes and dtypes; values within `tolerance`, relative and absolute."""
+    chex.assert_trees_all_equal_structs(got, want)
+    chex.assert_trees_all_equal_shapes_and_dtypes(got, want)
+    chex.assert_trees_all_close(got, want, rtol=tolerance, atol=tolerance)
+
+
+def case_id(case: Case) -> str:
+    """For `pytest.mark.parametrize`."""
+    return case.name
+
+
+def planted(layer: Layer, x: Draw | None = None, **flags: Any) -> Case:
+    """A case with a bug in it, for a property to catch."""
+    return Case("planted", layer, normal(N, 6) if x is None else x, **flags)
+
+
+def wrong_dense(change: Callable[..., Any], features: int = 3) -> Layer:
+    """A dense layer whose (factors, dx) are replaced by ``change(params, x, dy, factors, dx)``."""
+    right = dense(features)
+
+    def bwd(params, x, dy):
+        factors, dx = right.bwd(params, x, dy, jaxdl.keep)
+        return change(params, x, dy, factors, dx)
+
+    return leaf("wrong_dense", right.init, right.fwd, bwd, params=("w", "b"))

@@ -1,0 +1,43 @@
+"""One strict configuration for the whole suite.
+
+- Mixing dtypes is an error (`jax_numpy_dtype_promotion="strict"`): no silent widening. A test
+  that calls a library which relies on it opens `jax.numpy_dtype_promotion("standard")`.
+- float64 exists, so that gradients can be judged by it: say float32 where float32 is meant.
+  The fixture `x64_off` gives a test the default mode of JAX instead.
+- CPU, products in full precision, no compilation cache: every run compiles what it tests, and
+  compiling is most of its time, so that machine code is not optimised.
+"""
+
+import hypothesis
+import jax
+import pytest
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_default_matmul_precision", "highest")
+
+# Each example of another shape is another compilation: few, and the same in every run.
+hypothesis.settings.register_profile(
+    "suite", max_examples=8, deadline=None, derandomize=True, database=None
+)
+hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture
+def x64_off():
+    """The default mode of JAX: 32 bits, whatever is asked for."""
+    with jax.enable_x64(False):
+        yield
+
+
+def pytest_collection_modifyitems(items):
+    """Put all properties of a case side by side: in one worker they share compiled functions."""
+    place = {}
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        case = callspec.params.get("case") if callspec else None
+        name = getattr(case, "name", None)
+        place[item] = 0 if name is None else place.setdefault(name, len(place) + 1)
+    items.sort(key=place.__getitem__)
