@@ -215,7 +215,8 @@ def remat(layer: Layer) -> Layer:
     check_layer("remat", layer)
 
     def fwd(params, x, key=None):
-        return layer.apply(params, x, key), {"x": x, "key": key}
+        # the checkpoint is for jax.grad of this forward, which would keep everything otherwise
+        return jax.checkpoint(layer.apply)(params, x, key), {"x": x, "key": key}
 
     def bwd(params, residuals, dy, reduce: Reducer = grads, slots=None):
         # The barrier makes the second forward wait for dy; without it the compiler would see

@@ -13,8 +13,9 @@ With elements i, weights wᵢ and W = Σ wᵢ (or 1 for a sum):
     mean_squared_error     Σ w(y − t)² / W                  dy = 2w(y − t)/W
     huber                  Σ w·(½r² or δ(|r| − ½δ)) / W     dy = w·clip(r, −δ, δ)/W,  r = y − t
     hinge                  Σ w·max(0, 1 − t·y) / W          dy = −w·t·[t·y < 1]/W,    t = ±1
-    binary_cross_entropy   Σ w(softplus(y) − t·y) / W       dy = w(σ(y) − t)/W
+    binary_cross_entropy   Σ w(t·ζ(−y) + (1 − t)·ζ(y)) / W  dy = w((1 − t)·σ(y) − t·σ(−y))/W
     softmax_cross_entropy  Σ w(log Σeʸ·Σt − Σ t·y) / W      dy = w(softmax(y)·Σt − t)/W
+                           with ζ(y) = log(1 + eʸ): no digits are lost where σ(y) is near t
     kl_sparsity            Σⱼ ρ log(ρ/ρ̂ⱼ) + (1 − ρ) log((1 − ρ)/(1 − ρ̂ⱼ)),  ρ̂ⱼ = Σᵢ wᵢyᵢⱼ / W
                            dyᵢⱼ = ((1 − ρ)/(1 − ρ̂ⱼ) − ρ/ρ̂ⱼ)·wᵢ/W
 
@@ -59,14 +60,12 @@ def _weights(name: str, where: Any, shape: tuple[int, ...], dtype: Any, reductio
             count *= size
         return jnp.full(shape, 1 / count if reduction == "mean" else 1, dtype)
     where = jnp.asarray(where)
-    try:
-        fits = jnp.broadcast_shapes(where.shape, shape) == shape
-    except ValueError:
-        fits = False
-    if not fits:
+    # All axes must be there: (N,) on (N, N) would weight the wrong one.
+    axes = zip(where.shape, shape, strict=False)
+    if len(where.shape) not in (0, len(shape)) or any(w not in (1, n) for w, n in axes):
         raise ValueError(
-            f"{name}: where must broadcast to the shape of the loss's elements {shape}, got "
-            f"{where.shape}; give one weight per element or per example (with axes of size 1)"
+            f"{name}: where must have the axes of the loss's elements {shape}, some perhaps of "
+            f"size 1, got shape {where.shape}; e.g. where[:, None] for one weight an example"
         )
     weights = jnp.broadcast_to(where.astype(dtype), shape)
     if reduction == "sum":
@@ -166,8 +165,8 @@ def binary_cross_entropy(*, reduction: Reduction = "mean") -> Loss:
     """Cross-entropy of sigmoid(y) against targets in [0, 1]; y are logits."""
     return _elementwise(
         "binary_cross_entropy",
-        lambda y, t: jax.nn.softplus(y) - t * y,
-        lambda y, t: jax.nn.sigmoid(y) - t,
+        lambda y, t: t * jax.nn.softplus(-y) + (1 - t) * jax.nn.softplus(y),
+        lambda y, t: (1 - t) * jax.nn.sigmoid(y) - t * jax.nn.sigmoid(-y),
         reduction,
     )
 

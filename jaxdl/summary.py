@@ -73,7 +73,8 @@ def summary(model: Layer, x: Any) -> Summary:
     """Measure every leaf of a model for an input of the shape and dtype of `x`.
 
     Nothing is computed and no parameter is made: everything is read off the traced program, so
-    leaves inside `repeat` and `scan_time` are counted as often as they run.
+    leaves inside `repeat` and `scan_time` are counted as often as they run. `remat` has a row of
+    its own: it keeps its input, and the leaves inside it keep nothing.
 
     Args:
       model: any layer.
@@ -83,14 +84,14 @@ def summary(model: Layer, x: Any) -> Summary:
     per_run: dict[str, tuple[int, int]] = {}
 
     def mark(path: str, layer: Layer) -> Layer:
-        if layer.children:
+        if layer.children and layer.name != "remat":
             return layer
         rows[path] = Row(path, layer.label)
 
         def fwd(params, x, key=None):
             run, (y, residuals) = jax.make_jaxpr(layer.fwd, return_shape=True)(params, x, key)
             rows[path].output = ", ".join(map(describe, jax.tree.leaves(y)))
-            per_run[path] = flops(run.jaxpr), _bytes(residuals)
+            per_run[path] = 0 if layer.children else flops(run.jaxpr), _bytes(residuals)
             return _boxed(layer.fwd, path)(params, x, key)
 
         return replace(layer, fwd=fwd)
@@ -101,10 +102,14 @@ def summary(model: Layer, x: Any) -> Summary:
     run = jax.make_jaxpr(lambda params, x: marked.fwd(params, x))(params, x)
     for path, made in _leaf_params(model, params):
         rows[path].params = sum(prod(p.shape) for p in jax.tree.leaves(made))
-    for path, times in _boxes(run.jaxpr):
+    for path, times, forgotten in _boxes(run.jaxpr):
         rows[path].flops += times * per_run[path][0]
-        rows[path].residual_bytes += times * per_run[path][1]
-    return Summary(tuple(rows.values()))
+        rows[path].residual_bytes += 0 if forgotten else times * per_run[path][1]
+    return Summary(tuple(sorted(rows.values(), key=_order)))
+
+
+def _order(row: Row) -> list[int]:
+    return [int(step) for step in row.path.split("/")] if row.path else []
 
 
 def _leaf_params(layer: Layer, params: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -126,15 +131,18 @@ def _boxed(f: Callable[..., Any], path: str) -> Callable[..., Any]:
     return jax.jit(box)
 
 
-def _boxes(jaxpr: Any, times: int = 1) -> Iterator[tuple[str, int]]:
-    """The boxes in a traced program: path, and how often it runs."""
+def _boxes(jaxpr: Any, times: int = 1, inside: bool = False) -> Iterator[tuple[str, int, bool]]:
+    """The boxes in a traced program: path, how often it runs, whether it is inside another.
+
+    A box inside another is a layer inside `remat`, which keeps its input and nothing of theirs.
+    """
     for eqn in jaxpr.eqns:
         name = eqn.params.get("name", "")
-        if isinstance(name, str) and name.startswith(_MARK):
-            yield name.removeprefix(_MARK), times
-        else:
-            for inner, runs in _inside(eqn):
-                yield from _boxes(inner, times * runs)
+        box = isinstance(name, str) and name.startswith(_MARK)
+        if box:
+            yield name.removeprefix(_MARK), times, inside
+        for inner, runs in _inside(eqn):
+            yield from _boxes(inner, times * runs, inside or box)
 
 
 def flops(jaxpr: Any) -> int:

@@ -168,6 +168,17 @@ def test_remat_lowers_temporary_memory_under_jit():
     assert saved < 0.5 * plain
 
 
+def test_remat_saves_memory_on_the_path_of_jax_grad_too():
+    x = jnp.ones((256, 32), jnp.float32)
+
+    def temporary(model):
+        params = model.init(KEY, x)
+        gradient = jax.jit(jax.grad(lambda p: jnp.sum(model.apply(p, x))))
+        return gradient.lower(params).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(jd.repeat(jd.remat(DEEP), 6)) < 0.5 * temporary(jd.repeat(DEEP, 6))
+
+
 def test_remat_outside_a_loop_holds_the_second_forward_apart():
     """Without the barriers a compiler would merge both forwards, and keep everything after all."""
     x = jax.ShapeDtypeStruct((256, 32), jnp.float32)

@@ -342,8 +342,8 @@ def test_errors_of_every_loss(make, target):
         with pytest.raises(ValueError) as caught:
             loss(y, target, np.ones(bad))
         assert str(caught.value) == (
-            f"{name}: where must broadcast to the shape of the loss's elements {shape}, got {bad}; "
-            "give one weight per element or per example (with axes of size 1)"
+            f"{name}: where must have the axes of the loss's elements {shape}, some perhaps of "
+            f"size 1, got shape {bad}; e.g. where[:, None] for one weight an example"
         )
     if target is not None:
         none = f"{name}: target must be an array, got None; give what y should be"
@@ -408,3 +408,18 @@ def test_errors_of_every_loss(make, target):
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_weights_of_examples_are_never_taken_for_weights_of_columns():
+    """(N,) would broadcast over the last axis of (N, N), silently."""
+    square = jnp.asarray(Y[:4])
+    with pytest.raises(ValueError, match=r"where must have the axes .* got shape \(4,\)"):
+        jd.mean_squared_error()(square, square, jnp.ones(4))
+    jd.mean_squared_error()(square, square, jnp.ones((4, 1)))
+
+
+@pytest.mark.parametrize(("y", "t"), [(20.0, 1.0), (-20.0, 0.0), (60.0, 1.0), (-60.0, 0.0)])
+def test_binary_cross_entropy_keeps_the_digits_of_a_good_prediction(y, t):
+    value, dy = value_and_dy(jd.binary_cross_entropy(), np.float32([y]), np.float32([t]))
+    assert_close(value, np.log1p(np.exp(-20.0 if abs(y) == 20 else -60.0)), rtol=1e-6, atol=0)
+    assert_close(dy, [np.sign(-y) * special.expit(-abs(y))], rtol=1e-6, atol=0)

@@ -111,3 +111,13 @@ def test_an_array_does_as_well_as_its_shape_and_nothing_is_computed():
 def test_errors_name_the_layer():
     with pytest.raises(ValueError, match=r"skip: f\(x\) must have the shape and dtype of x"):
         jd.summary(jd.skip(jd.dense(3)), X)
+
+
+def test_remat_keeps_its_input_and_nothing_of_what_is_inside():
+    x = jax.ShapeDtypeStruct((4, 3), jnp.float32)
+    block = jd.serial(jd.dense(8), jd.relu(), jd.dense(3))
+    plain, lean = jd.summary(block, x), jd.summary(jd.remat(block), x)
+    assert plain.residual_bytes == 4 * (4 * 3 + 4 * 8 + 4 * 8)
+    assert lean.residual_bytes == 4 * (4 * 3)
+    assert (lean.params, lean.flops) == (plain.params, plain.flops)
+    assert [row.name for row in lean.rows] == ["remat", "dense(8)", "relu", "dense(3)"]
