@@ -25,8 +25,9 @@ notes, for the sparsity penalty.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,8 @@ from jaxdl.layer import check_array, is_inexact
 Reduction = Literal["mean", "sum"]
 
 
-class Loss(NamedTuple):
+@dataclass(frozen=True)
+class Loss:
     """A loss: ``fwd(y, target, where=None) -> (value, residuals)``, ``bwd(residuals, dvalue)``."""
 
     name: str

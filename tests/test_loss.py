@@ -423,3 +423,8 @@ def test_binary_cross_entropy_keeps_the_digits_of_a_good_prediction(y, t):
     value, dy = value_and_dy(jd.binary_cross_entropy(), np.float32([y]), np.float32([t]))
     assert_close(value, np.log1p(np.exp(-20.0 if abs(y) == 20 else -60.0)), rtol=1e-6, atol=0)
     assert_close(dy, [np.sign(-y) * special.expit(-abs(y))], rtol=1e-6, atol=0)
+
+
+def test_a_loss_can_be_jitted_by_itself():
+    loss = jd.mean_squared_error()
+    assert_close(jax.jit(loss)(Y, 2 * Y), loss(Y, 2 * Y))
