@@ -1,8 +1,9 @@
-"""Figures and comparisons of the digits experiment."""
+"""Figures and claims of the digits experiment."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,9 +16,10 @@ from sklearn.metrics import confusion_matrix
 import jaxdl
 from experiments._run import Run
 from jaxdl.data import Dataset
+from jaxdl.train import predict
 
 if TYPE_CHECKING:
-    from experiments.digits import Trained
+    from experiments.digits import Settings, Trained
 
 
 def curves(out: Run, runs: list[Trained]) -> None:
@@ -116,16 +118,78 @@ def unit_against_regression(data: Dataset) -> float:
     return float(np.max(np.abs(np.asarray(probability) - expected)))
 
 
-def regression_scores(data: Dataset, model: jaxdl.Layer, params: Any) -> tuple[float, float]:
-    """Test accuracy of multinomial regression on the pixels, and on the last hidden layer."""
+def hidden_features(model: jaxdl.Layer, params: Any, data: Dataset) -> Dataset:
+    """The data as the last hidden layer of a trained network sees it."""
     hidden = jaxdl.serial(*model.children[:-1])
+    x_train, x_test = (
+        np.asarray(predict(hidden, params[:-1], jnp.asarray(x)))
+        for x in (data.x_train, data.x_test)
+    )
+    return data._replace(name=f"features of {data.name}", x_train=x_train, x_test=x_test)
 
-    def features(x: np.ndarray) -> np.ndarray:
-        return np.asarray(hidden.apply(params[:-1], jnp.asarray(x)))
 
-    def score(train: np.ndarray, test: np.ndarray) -> float:
-        fitted = LogisticRegression(max_iter=2000).fit(train, data.y_train)
-        return float(fitted.score(test, data.y_test))
+def claims(
+    out: Run,
+    data: Dataset,
+    model: jaxdl.Layer,
+    runs: list[Trained],
+    bar: float,
+    settings: Settings,
+    regression_accuracy: Callable[[Dataset], float],
+) -> None:
+    """What this run says about the rows of the sources."""
+    mean = float(np.mean([done.test[-1].accuracy for done in runs]))
+    params, x = runs[0].last, jnp.asarray(data.x_test)
 
-    pixels = score(data.x_train, data.x_test)
-    return pixels, score(features(data.x_train), features(data.x_test))
+    unit = unit_against_regression(data)
+    out.claim(
+        "C1",
+        "a unit is a logistic regression: same weights, same probability",
+        "difference below 1e-5",
+        f"{unit:.1e}",
+        unit < 1e-5,
+    )
+    batch = model.apply(params, x[:8])
+    alone = jnp.stack([model.apply(params, row) for row in x[:8]])
+    difference = float(jnp.max(jnp.abs(batch - alone)) / jnp.max(jnp.abs(alone)))
+    out.claim(
+        "C2",
+        f"a whole batch is matrix products, run here on: {jax.devices()[0].device_kind}",
+        "equal to one input at a time, to 1e-5",
+        f"{difference:.1e}",
+        difference < 1e-5,
+    )
+    side = math.isqrt(x.shape[1])
+    out.claim(
+        "C3",
+        f"a dense softmax network reads {side}×{side} digits",
+        f"test accuracy at least {percent(bar)}",
+        percent(mean),
+        mean >= bar,
+    )
+    if settings.loss == "cross_entropy":
+        n = len(data.x_train) // settings.batch * settings.batch
+        start, end = n * runs[0].losses[0], n * runs[0].losses[-1]
+        out.claim(
+            "C6",
+            f"cross-entropy summed over the training data falls, with {settings.optimiser} on "
+            "gradients from backpropagation",
+            "falls",
+            f"{start:.1f} over the first epoch, {end:.1f} over the last",
+            end < start,
+        )
+    if settings.depth:
+        pixels = regression_accuracy(data)
+        features = regression_accuracy(hidden_features(model, params, data))
+        out.claim(
+            "D1",
+            "multinomial regression works on pixels, and better on learned features",
+            "features above pixels",
+            f"{percent(pixels)} on pixels, {percent(features)} on features",
+            features > pixels,
+        )
+
+
+def percent(share: Any) -> str:
+    """A share for a table."""
+    return f"{100 * float(share):.2f} %"

@@ -12,8 +12,7 @@ The gradients of the two paths differ by less than 1e-5 of their largest entry, 
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
@@ -26,7 +25,15 @@ from experiments import _digits_report as report
 from experiments._run import Run
 from jaxdl.data import Dataset, digits8, mnist5k
 from jaxdl.models import ACTIVATIONS, mlp
-from jaxdl.train import evaluate, init_state, make_epoch, make_step, predict, train
+from jaxdl.train import (
+    NonFiniteLossError,
+    evaluate,
+    init_state,
+    make_epoch,
+    make_step,
+    predict,
+    train,
+)
 
 DATA = {"digits8": digits8, "mnist5k": mnist5k}
 BARS = {"digits8": 0.97, "mnist5k": 0.94}  # test accuracy to reach
@@ -90,11 +97,27 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("width", "epochs", "batch", "seeds"):
             if getattr(self, name) < 1:
-                raise ValueError(f"digits: {name} must be at least 1, got {getattr(self, name)}")
+                raise ValueError(
+                    f"digits: {name} must be at least 1, got {getattr(self, name)}; the default is "
+                    f"{getattr(Settings, name)}"
+                )
+        for name in ("dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"digits: {name} is a share in [0, 1), got {getattr(self, name)}; e.g. 0.1"
+                )
         if self.depth < 0:
             raise ValueError(f"digits: depth must not be negative, got {self.depth}; 0 is none")
         if not self.learning_rate > 0:
-            raise ValueError(f"digits: learning_rate must be above 0, got {self.learning_rate}")
+            raise ValueError(
+                f"digits: learning_rate must be above 0, got {self.learning_rate}; the default is "
+                f"{Settings.learning_rate}"
+            )
+        if self.label_smoothing and self.loss != "cross_entropy":
+            raise ValueError(
+                f"digits: label_smoothing goes with loss cross_entropy, got {self.loss}; leave one "
+                "of the two out"
+            )
 
 
 def build(settings: Settings, classes: int = 10) -> jaxdl.Layer:
@@ -116,7 +139,7 @@ def build_loss(settings: Settings) -> jaxdl.Loss:
 
 def build_optimiser(settings: Settings, steps: int) -> optax.GradientTransformation:
     """The optimiser with its schedule over `steps` steps."""
-    rate, warmup = settings.learning_rate, max(1, steps // 20)
+    rate, warmup = settings.learning_rate, steps // 20
     schedule = {
         "constant": lambda: optax.constant_schedule(rate),
         "cosine": lambda: optax.cosine_decay_schedule(rate, steps),
@@ -150,6 +173,11 @@ def targets_for(settings: Settings, labels: np.ndarray, classes: int) -> np.ndar
 def train_seeds(settings: Settings, data: Dataset, out: Run) -> tuple[jaxdl.Layer, list[Trained]]:
     """Train once for every seed; the epoch is compiled once for all."""
     model, loss = build(settings, data.classes), build_loss(settings)
+    if settings.batch > len(data.x_train):
+        raise ValueError(
+            f"digits: batch must be at most {len(data.x_train)}, the number of training examples, "
+            f"got {settings.batch}; take a smaller one"
+        )
     steps = settings.epochs * (len(data.x_train) // settings.batch)
     tx = build_optimiser(settings, steps)
     step = make_step(model, loss, tx, path=settings.path, observe=gradient_norms)
@@ -164,19 +192,24 @@ def train_seeds(settings: Settings, data: Dataset, out: Run) -> tuple[jaxdl.Laye
         done = Trained(jax.device_get(start.params), None, [], [], [])
         bar = out.progress(settings.epochs, f"seed {seed}")
         course = train(epoch_fn, start, data.x_train, y_train, settings.epochs)
-        for _, (state, metrics) in zip(bar, course, strict=True):
-            scores = evaluate(model, score_loss, state.params, x_test, y_test)
-            done.losses.append(float(metrics["loss"].mean()))
-            done.test.append(jax.tree.map(float, scores))
-            done.norms.append(metrics["observed"])
-            done.last = jax.device_get(state.params)
-            out.log(
-                seed=seed,
-                epoch=len(done.losses),
-                loss=done.losses[-1],
-                test_loss=done.test[-1].loss,
-                test_accuracy=done.test[-1].accuracy,
-            )
+        try:
+            for _, (state, metrics) in zip(bar, course, strict=True):
+                scores = evaluate(model, score_loss, state.params, x_test, y_test)
+                done.losses.append(float(metrics["loss"].mean()))
+                done.test.append(jax.tree.map(float, scores))
+                done.norms.append(metrics["observed"])
+                done.last = jax.device_get(state.params)
+                out.log(
+                    seed=seed,
+                    epoch=len(done.losses),
+                    loss=done.losses[-1],
+                    test_loss=done.test[-1].loss,
+                    test_accuracy=done.test[-1].accuracy,
+                )
+        except NonFiniteLossError as error:
+            out.log(seed=seed, epoch=error.epoch + 1, losses_of_its_steps=error.losses)
+            error.args = (f"seed {seed}: {error}",)
+            raise
         runs.append(done)
     return model, runs
 
@@ -221,82 +254,30 @@ def run(settings: Settings, out: Run) -> None:
     out.result("test_accuracy", accuracies)
     out.result("test_accuracy_mean", float(np.mean(accuracies)))
     out.result("path_difference", {"first_step": first, "last_step": last})
+    mean, spread = report.percent(np.mean(accuracies)), report.percent(np.std(accuracies))
     out.table(
         f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test examples",
         ["seed", "training loss", "test loss", "test accuracy"],
         [
-            [seed, f"{done.losses[-1]:.4f}", f"{done.test[-1].loss:.4f}", _percent(accuracy)]
+            [seed, f"{done.losses[-1]:.4f}", f"{done.test[-1].loss:.4f}", report.percent(accuracy)]
             for seed, (done, accuracy) in enumerate(zip(runs, accuracies, strict=True))
         ]
-        + [["mean", "", "", f"{_percent(np.mean(accuracies))} ± {_percent(np.std(accuracies))}"]],
+        + [["mean", "", "", f"{mean} ± {spread}"]],
     )
     out.table(
         "Hand-written backward against jax.grad: largest relative difference of a gradient",
         ["at the first step", "at the last step"],
         [[f"{first:.1e}", f"{last:.1e}"]],
     )
-    make_claims(settings, out, data, model, runs)
+
+    def regression_accuracy(data: Dataset) -> float:
+        plain = replace(settings, depth=0, seeds=1)
+        return train_seeds(plain, data, out)[1][0].test[-1].accuracy
+
+    report.claims(out, data, model, runs, BARS[settings.data], settings, regression_accuracy)
 
     predicted = np.asarray(predict(model, runs[0].last, jnp.asarray(data.x_test)).argmax(axis=-1))
     report.curves(out, runs)
     report.confusion(out, data.y_test, predicted, data.classes)
     report.wrong_images(out, raw, predicted)
     report.gradient_norms(out, model, runs[0])
-
-
-def make_claims(
-    settings: Settings, out: Run, data: Dataset, model: jaxdl.Layer, runs: list[Trained]
-) -> None:
-    """What this run says about the rows of the sources."""
-    mean = float(np.mean([done.test[-1].accuracy for done in runs]))
-    params, x = runs[0].last, jnp.asarray(data.x_test)
-
-    unit = report.unit_against_regression(data)
-    out.claim(
-        "C1",
-        "a unit is a logistic regression: same weights, same probability",
-        "difference below 1e-5",
-        f"{unit:.1e}",
-        unit < 1e-5,
-    )
-    batch = model.apply(params, x[:8])
-    alone = jnp.stack([model.apply(params, row) for row in x[:8]])
-    difference = float(jnp.max(jnp.abs(batch - alone)) / jnp.max(jnp.abs(alone)))
-    out.claim(
-        "C2",
-        f"a whole batch is matrix products, run here on: {jax.devices()[0].device_kind}",
-        "equal to one input at a time, to 1e-5",
-        f"{difference:.1e}",
-        difference < 1e-5,
-    )
-    side, bar = math.isqrt(x.shape[1]), BARS[settings.data]
-    out.claim(
-        "C3",
-        f"a dense softmax network reads {side}×{side} digits",
-        f"test accuracy at least {_percent(bar)}",
-        _percent(mean),
-        mean >= bar,
-    )
-    if settings.loss == "cross_entropy":
-        n = len(data.x_train) // settings.batch * settings.batch
-        start, end = n * runs[0].losses[0], n * runs[0].losses[-1]
-        out.claim(
-            "C6",
-            "cross-entropy summed over the training data falls by gradient descent",
-            "falls",
-            f"{start:.1f} over the first epoch, {end:.1f} over the last",
-            end < start,
-        )
-    if settings.depth:
-        pixels, features = report.regression_scores(data, model, params)
-        out.claim(
-            "D1",
-            "multinomial regression works on pixels, and better on learned features",
-            "features above pixels",
-            f"{_percent(pixels)} on pixels, {_percent(features)} on features",
-            features > pixels,
-        )
-
-
-def _percent(share: Any) -> str:
-    return f"{100 * float(share):.2f} %"

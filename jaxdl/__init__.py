@@ -9,18 +9,23 @@ from jaxdl.activation import (
 from jaxdl.attention import self_attention
 from jaxdl.backprop import Trace, backprop_trace, value_and_grad
 from jaxdl.compose import branch, frozen, remat, repeat, serial, skip, tap
+from jaxdl.conv import conv, conv_transpose
 from jaxdl.dense import dense
 from jaxdl.dropout import dropout
 from jaxdl.embedding import embedding
 from jaxdl.factors import (
-    Factor, FactorError, Formed, Many, Outer, Scatter, Stacked, Sum, Zero, contract,
+    ConvOuter, Factor, FactorError, Formed, Local, Many, Outer, Scatter, Stacked, Sum, Zero,
+    contract,
 )
+from jaxdl.flatten import flatten
+from jaxdl.image_norm import batch_norm, group_norm, set_statistics
 from jaxdl.layer import Layer, as_function, from_function, leaf, map_layers
 from jaxdl.loss import (
     Loss, binary_cross_entropy, half_squared_error, hinge, huber, kl_sparsity, mean_squared_error,
     softmax_cross_entropy,
 )
 from jaxdl.norm import layer_norm, rms_norm
+from jaxdl.pool import average_pool, global_pool, lp_pool, max_pool, weighted_pool
 from jaxdl.reducers import (
     combine, example_sq_norms, grads, keep, l2_norm, none, reduce_kept, select, total, trace,
     trace_with,
@@ -31,13 +36,15 @@ from jaxdl.summary import summary
 __version__ = "0.1.0"
 
 __all__ = [
-    "Factor", "FactorError", "Formed", "Layer", "Loss", "Many", "Outer", "Scatter", "Stacked",
-    "Sum", "Trace", "Zero", "as_function", "backprop_trace", "binary_cross_entropy", "branch",
-    "combine", "contract", "dense", "dropout", "elu", "embedding", "example_sq_norms",
-    "from_function", "frozen", "gelu", "grads", "half_squared_error", "hinge", "huber", "identity",
-    "keep", "kl_sparsity", "l2_norm", "layer_norm", "leaf", "leaky_relu", "log_softmax",
-    "map_layers", "maxout", "mean_squared_error", "none", "reduce_kept", "relu", "remat", "repeat",
-    "rms_norm", "scan_time", "select", "self_attention", "serial", "sigmoid", "silu", "skip",
-    "softmax", "softmax_cross_entropy", "softplus", "summary", "tanh", "tap", "tied", "total",
-    "trace", "trace_with", "value_and_grad",
+    "ConvOuter", "Factor", "FactorError", "Formed", "Layer", "Local", "Loss", "Many", "Outer",
+    "Scatter", "Stacked", "Sum", "Trace", "Zero", "as_function", "average_pool", "backprop_trace",
+    "batch_norm", "binary_cross_entropy", "branch", "combine", "contract", "conv", "conv_transpose",
+    "dense", "dropout", "elu", "embedding", "example_sq_norms", "flatten", "from_function",
+    "frozen", "gelu", "global_pool", "grads", "group_norm", "half_squared_error", "hinge", "huber",
+    "identity", "keep", "kl_sparsity", "l2_norm", "layer_norm", "leaf", "leaky_relu", "log_softmax",
+    "lp_pool", "map_layers", "max_pool", "maxout", "mean_squared_error", "none", "reduce_kept",
+    "relu", "remat", "repeat", "rms_norm", "scan_time", "select", "self_attention", "serial",
+    "set_statistics", "sigmoid", "silu", "skip", "softmax", "softmax_cross_entropy", "softplus",
+    "summary", "tanh", "tap", "tied", "total", "trace", "trace_with", "value_and_grad",
+    "weighted_pool",
 ]

@@ -35,8 +35,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdl.factors import wide
-from jaxdl.layer import Layer, check_floating, leaf, no_params
+from jaxdl.checks import check_floating
+from jaxdl.layer import Layer, leaf, no_params
+from jaxdl.numerics import wide
 
 _SQRT_2_OVER_PI = 0.7978845608028654
 _SQRT_HALF = 0.7071067811865476
@@ -45,12 +46,13 @@ _CUBIC = 0.044715
 
 
 def _relu_fwd(x):
-    y = jnp.where(x > 0, x, 0)  # jnp.maximum(x, 0.) would have gradient 0.5 at 0
+    # jnp.maximum(x, 0.) would have gradient 0.5 at 0; x > 0 would hide a NaN
+    y = jnp.where(x <= 0, 0, x)
     return y, y
 
 
 def _relu_bwd(y, dy):
-    return jnp.where(y > 0, dy, 0)
+    return jnp.where(y <= 0, 0, dy)
 
 
 def _leaky_relu_fwd(x, *, slope):

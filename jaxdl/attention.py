@@ -24,8 +24,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdl.factors import Outer, Sum, wide
-from jaxdl.layer import Layer, check_floating, leaf
+from jaxdl.checks import check_floating, check_params
+from jaxdl.factors import Outer, Sum
+from jaxdl.layer import Layer, leaf
+from jaxdl.numerics import wide
 
 
 def _init(key, x, *, heads, head_features, w_init):
@@ -68,6 +70,9 @@ def _fwd(params, x, *, heads, causal):
             f"self_attention: params['w_qkv'].shape[1] must be a multiple of 3 × heads ({heads}), "
             f"got {params['w_qkv'].shape[1]}; use the params that init of this same model returned"
         )
+    m, inner = params["w_qkv"].shape
+    shapes = {"b_qkv": (inner,), "w_out": (inner // 3, m), "b_out": (m,)}
+    check_params("self_attention", params, **shapes)
     qkv = x @ params["w_qkv"].astype(x.dtype) + params["b_qkv"].astype(x.dtype)
     q, k, v = _split_heads(qkv, heads)
     p = _probabilities(q, k, causal)

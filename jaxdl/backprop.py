@@ -6,8 +6,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 import jax
 from jax import Array
 
-from jaxdl.factors import FactorError, Formed
-from jaxdl.layer import Layer, check_array, map_layers
+from jaxdl.checks import check_array
+from jaxdl.factors import FactorError, Formed, stack_factors
+from jaxdl.layer import Layer, map_layers
 from jaxdl.loss import Loss
 from jaxdl.reducers import Reducer, Seen, grads, reduce_kept
 
@@ -38,7 +39,7 @@ def value_and_grad(
     The function takes a batch `x` (examples on the first axis), the loss's `target`, a `key` for
     training (None: evaluation), the loss's weights `where`, and `slots` for the reducer. It
     returns the loss, a scalar, and what the reducer made: by default the gradient, with the
-    tree, shapes and dtypes of `params`.
+    tree, shapes and dtypes of `params`. (A `tap` reports its cotangent in place of `{}`.)
 
     Raises:
       ValueError: unknown path; an empty batch.
@@ -66,7 +67,7 @@ def value_and_grad(
         if reduce is grads:
             return value, gradient
         try:
-            return value, reduce_kept(reduce, params, jax.tree.map(Formed, gradient), slots)
+            return value, reduce_kept(reduce, params, _formed(model, gradient), slots)
         except FactorError as error:
             raise FactorError(
                 f"value_and_grad: {error}; path='autodiff' knows only formed gradients: use "
@@ -74,6 +75,16 @@ def value_and_grad(
             ) from None
 
     return manual if path == "manual" else autodiff
+
+
+def _formed(layer: Layer, gradient: Any) -> Any:
+    """The gradient as the tree of factors that `keep` would have returned."""
+    if not layer.children:
+        return {name: Formed(g) for name, g in gradient.items()}
+    if not layer.wraps:
+        return tuple(map(_formed, layer.children, gradient))
+    inside = _formed(layer.children[0], gradient)
+    return stack_factors(inside) if layer.name == "repeat" else inside
 
 
 def _check_parts(name: str, model: Any, loss: Any) -> None:

@@ -22,8 +22,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxdl.checks import check_floating
 from jaxdl.factors import Zero, stack_factors
-from jaxdl.layer import Layer, check_floating, check_layer, no_params
+from jaxdl.layer import Layer, check_layer, no_params
 from jaxdl.pytree import Static, describe, pack_unique, struct, unpack_unique
 from jaxdl.reducers import Reducer, grads
 
@@ -37,13 +38,13 @@ def split_tuple(name: str, what: str, tree: Any, n: int) -> tuple:
     """`tree` as the n parts of a container; None (no slots) as n times None."""
     if tree is None:
         return (None,) * n
-    if not isinstance(tree, tuple | list) or len(tree) != n:
-        got = f"{len(tree)} parts" if isinstance(tree, tuple | list) else type(tree).__name__
+    if not isinstance(tree, tuple) or len(tree) != n:
+        got = f"a tuple of {len(tree)}" if isinstance(tree, tuple) else f"a {type(tree).__name__}"
         raise ValueError(
             f"{name}: {what} must be a tuple of {n}, one for each layer inside, got {got}; use the "
             "params that init of this same model returned"
         )
-    return tuple(tree)
+    return tree
 
 
 def output_struct(layer: Layer, params: Any, x: Any) -> Any:

@@ -12,8 +12,9 @@ from functools import partial
 
 import jax
 
+from jaxdl.checks import check_floating, check_params
 from jaxdl.factors import Outer, Sum
-from jaxdl.layer import Layer, check_floating, leaf
+from jaxdl.layer import Layer, leaf
 
 
 def _init(key, x, *, features, use_bias, w_init, b_init):
@@ -28,6 +29,7 @@ def _init(key, x, *, features, use_bias, w_init, b_init):
 def _fwd(params, x):
     check_floating("dense", x)
     w = params["w"]
+    check_params("dense", params, w=(None, None), b=w.shape[1:])
     if x.shape[-1:] != w.shape[:1]:
         raise ValueError(
             f"dense: x.shape[-1] must equal params['w'].shape[0] ({w.shape[0]}), got x.shape == "

@@ -13,7 +13,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxdl.layer import Layer, check_floating, leaf, no_params
+from jaxdl.checks import check_floating
+from jaxdl.layer import Layer, leaf, no_params
 
 
 def _fwd(params, x, key, *, rate):

@@ -15,13 +15,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxdl.factors import Scatter, explicit_sharding
-from jaxdl.layer import Layer, check_array, leaf
+from jaxdl.checks import check_array, check_params
+from jaxdl.factors import Scatter
+from jaxdl.layer import Layer, leaf
+from jaxdl.numerics import check_range, explicit_sharding, row_numbers
 
 
 def _init(key, ids, *, rows, features, init, dtype):
@@ -30,6 +30,7 @@ def _init(key, ids, *, rows, features, init, dtype):
 
 def _fwd(params, ids):
     table = params["table"]
+    check_params("embedding", params, table=(None, None))
     check_array("embedding: ids", ids)
     if not jnp.issubdtype(jnp.result_type(ids), jnp.integer):
         raise TypeError(
@@ -55,24 +56,6 @@ def _row_sharding(table: Array, ids: Array):
     spec = (*sharding.spec, *(None,) * (ids.ndim - len(sharding.spec)))
     features = jax.typeof(table).sharding.spec[1:2] or (None,)
     return NamedSharding(sharding.mesh, PartitionSpec(*spec, *features))
-
-
-def row_numbers(ids: Array) -> Array:
-    """`ids` in 32 bits or more: compared with 300 rows, bytes would overflow."""
-    ids = jnp.asarray(ids)
-    return ids.astype(jnp.int32) if ids.dtype.itemsize < 4 else ids
-
-
-def check_range(what: str, ids: Array, size: int) -> None:
-    """Raise ValueError if any of `ids` is outside 0 ... size − 1; traced values cannot be read."""
-    if isinstance(ids, Tracer):
-        return
-    known = np.asarray(ids)  # by NumPy: under jit, jnp would trace what it does to a constant
-    if known.size and (known.min() < 0 or known.max() >= size):
-        raise ValueError(
-            f"{what} must be in 0 ... {size - 1}, got values from {known.min()} to {known.max()}; "
-            "check how they were made"
-        )
 
 
 def _bwd(params, ids, dy):

@@ -10,6 +10,8 @@ factor                 gradient                    arrays
 ``Outer(a, d)``        Σₙₜ aₙₜ ⊗ dₙₜ                a (N, ..., m), d (N, ..., k)
 ``Sum(d)``             Σₙₜ dₙₜ                      d (N, ..., *parameter)
 ``Scatter(ids, d)``    row idsₙₜ gets dₙₜ added     ids (N, ...), d (N, ..., k)
+``ConvOuter(x, d)``    correlation of x with d     x (N, *space, C), d (N, *out, K)
+``Local(a, d)``        Σₙ aₙₚ ⊗ dₙₚ for each p      a (N, P, m), d (N, P, k)
 ``Many(factors)``      the sum of their gradients  tied weights
 ``Formed(g)``          g                           g has the parameter's shape; no examples
 ``Zero(examples)``     0                           none: a parameter held fixed
@@ -22,29 +24,16 @@ In every factor but ``Formed`` and ``Stacked`` the first axis of every array cou
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.sharding import AxisType
-from jax.typing import DTypeLike
 
-
-def wide(dtype: DTypeLike) -> Any:
-    """The dtype to accumulate sums of `dtype` in: float32, or wider if `dtype` is."""
-    return jnp.float32 if jnp.dtype(dtype).itemsize < 4 else jnp.dtype(dtype)
-
-
-def explicit_sharding(array: Array) -> Any:
-    """The sharding of `array` if its mesh has Explicit axes, else None.
-
-    Under Explicit axes a product that contracts two sharded axes does not guess where its
-    result lives and must be told; under Auto axes and without a mesh there is nothing to tell.
-    """
-    sharding = jax.typeof(array).sharding
-    return sharding if AxisType.Explicit in sharding.mesh.axis_types else None
+from jaxdl.numerics import explicit_sharding, wide
+from jaxdl.window import Window, correlate_kernel, window_slices
 
 
 class Factor:
@@ -122,6 +111,59 @@ class Scatter(Factor):
             self.d.astype(rows.dtype),
             mode="drop",
             wrap_negative_indices=False,
+            out_sharding=explicit_sharding(param),
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ConvOuter(Factor):
+    """The factor of a convolution's kernel: x (N, *space, C), d = dy (N, *out, K).
+
+    `flip`: the kernel was turned round before it was used.
+    """
+
+    x: Array
+    d: Array
+    window: Window = field(metadata={"static": True})
+    flip: bool = field(default=False, metadata={"static": True})
+
+    def form(self, param: Array) -> Array:
+        x, d = self._images(self.x), self._images(self.d)
+        dw = correlate_kernel(x, d, self.window, explicit_sharding(param))
+        return dw[(slice(None, None, -1),) * len(self.window.size)] if self.flip else dw
+
+    def _images(self, array: Array) -> Array:
+        """Axes between the examples and space (time, in a scan) joined to the examples."""
+        rank = len(self.window.size)
+        return array.reshape(-1, *array.shape[-rank - 1 :])
+
+    def unfold(self) -> Outer:
+        """The same sum with the patches of x written out: a (N, places, size·C), d (N, places, K).
+
+        For one group only: the `Outer` of the kernel as a matrix. The order in a turned kernel does
+        not matter to norms and inner products, and is not restored.
+        """
+        n, k = len(self.d), self.d.shape[-1]
+        patches = jnp.stack(window_slices(self._images(self.x), self.window), axis=-2)
+        return Outer(patches.reshape(n, -1, prod(patches.shape[-2:])), self.d.reshape(n, -1, k))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Local(Factor):
+    """A matrix of its own for each place: a (N, ..., P, m), d (N, ..., P, k) for a (P, m, k)."""
+
+    a: Array
+    d: Array
+
+    def form(self, param: Array) -> Array:
+        a, d = (array.reshape(-1, *array.shape[-2:]) for array in (self.a, self.d))
+        return jnp.einsum(
+            "npm,npk->pmk",
+            a,
+            d,
+            preferred_element_type=wide(param.dtype),
             out_sharding=explicit_sharding(param),
         )
 

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxdl.checks import is_inexact
 from jaxdl.factors import FactorError, Formed
 from jaxdl.pytree import as_jax
 from jaxdl.reducers import Reducer, grads
@@ -175,7 +176,11 @@ def map_layers(f: Callable[[str, Layer], Layer], model: Layer, path: str = "") -
             map_layers(f, child, f"{path}/{i}" if path else str(i))
             for i, child in enumerate(model.children)
         ]
-        assert model.rebuild is not None, f"{model.name}: a layer with children needs rebuild"
+        if model.rebuild is None:
+            raise ValueError(
+                f"{model.name}: a layer with layers inside must have `rebuild` to be changed, got "
+                "None; give Layer(..., rebuild=a function of the new layers)"
+            )
         model = model.rebuild(*children)
     return f(path, model)
 
@@ -192,13 +197,7 @@ def as_function(layer: Layer) -> Callable[..., Any]:
     Raises:
       ValueError: the layer has a `tap`, whose reduced value is not a gradient.
     """
-    taps = []
-    map_layers(lambda path, part: taps.append(path) or part if part.name == "tap" else part, layer)
-    if taps:
-        raise ValueError(
-            f"as_function: {layer.name} must not contain a tap, got one at {taps[0]!r}; a tap "
-            "reduces to a cotangent, not to a gradient: build the model without it"
-        )
+    check_no_taps("as_function", layer)
 
     @jax.custom_vjp
     def function(params, x, key):
@@ -221,6 +220,17 @@ def as_function(layer: Layer) -> Callable[..., Any]:
     return call
 
 
+def check_no_taps(name: str, model: Layer) -> None:
+    """Raise ValueError if the model has a `tap`, where only a gradient will do."""
+    taps = []
+    map_layers(lambda path, part: taps.append(path) or part if part.name == "tap" else part, model)
+    if taps:
+        raise ValueError(
+            f"{name}: {model.name} must not contain a tap, got one at {taps[0]!r}; a tap "
+            "reduces to a cotangent, not to a gradient: build the model without it"
+        )
+
+
 def from_function(
     init: Callable[[Array, Any], dict[str, Array]],
     apply: Callable[..., Any],
@@ -240,7 +250,7 @@ def from_function(
 
     The residual is the input alone: the backward runs `apply` again under `jax.vjp`. Keeping
     the closure of `jax.vjp` would keep copies of the parameters. Inside one jit the repeated
-    forward is merged with the first and costs nothing.
+    forward is merged with the first, except for its loops, which run twice.
     """
 
     def fwd(params, x, key=None):
@@ -250,35 +260,8 @@ def from_function(
     def bwd(params, residuals, dy):
         x, key = (residuals["x"], residuals["key"]) if keyed else (residuals, None)
         call = (lambda p, v: apply(p, v, key)) if keyed else apply
-        if not is_inexact(x):
-            (dparams,) = jax.vjp(lambda p: call(p, x), params)[1](dy)
-            dx = None
-        else:
-            dparams, dx = jax.vjp(call, params, x)[1](dy)
+        dparams, dx = jax.vjp(call, params, x)[1](dy)
+        dx = jax.tree.map(lambda d: None if d.dtype == jax.dtypes.float0 else d, dx)
         return {k: Formed(g) for k, g in dparams.items()}, dx
 
     return leaf(name, init, fwd, bwd, params=params, keyed=keyed)
-
-
-def is_inexact(x: Any) -> bool:
-    """Whether `x` has a floating or complex dtype, so that a cotangent of it exists."""
-    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
-
-
-def check_array(what: str, x: Any) -> None:
-    """Raise TypeError unless `x` is one array; lists and numbers are not taken for arrays."""
-    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-        raise TypeError(
-            f"{what} must be an array, got a {type(x).__name__}; use jnp.asarray, or select one "
-            "array of a tree"
-        )
-
-
-def check_floating(name: str, x: Any) -> None:
-    """Raise TypeError unless `x` is a floating-point array."""
-    check_array(f"{name}: x", x)
-    if not is_inexact(x):
-        raise TypeError(
-            f"{name}: x must be floating point, got {jnp.result_type(x)} of shape {jnp.shape(x)}; "
-            "embed integer ids first, or cast pixels, e.g. x.astype(jnp.float32) / 255"
-        )

@@ -31,12 +31,13 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxdl.embedding import check_range, row_numbers
-from jaxdl.factors import wide
-from jaxdl.layer import check_array, is_inexact
+from jaxdl.checks import check_array, is_inexact
+from jaxdl.numerics import check_range, row_numbers, wide
 
 Reduction = Literal["mean", "sum"]
 
@@ -99,7 +100,27 @@ def _leave_out(where: Any, weights: Array, array: Array) -> Array:
     return array if where is None else jnp.where(weights == 0, 0, array)
 
 
-def _elementwise_fwd(y, target, where=None, *, name, element, slope, reduction, scale=1.0):
+_SIGNS = "-1 or 1", lambda t: np.abs(t) == 1
+_SHARES = "in [0, 1]", lambda t: (t >= 0) & (t <= 1)
+
+
+def _check_targets(name: str, target: Array, counts: Array, targets: Any) -> None:
+    """Raise ValueError for a target that cannot be, where values are known (outside jit)."""
+    if targets is None or isinstance(target, Tracer) or isinstance(counts, Tracer):
+        return
+    expected, possible = targets
+    known = np.asarray(target)[np.asarray(counts) != 0]
+    wrong = known[~possible(known)]
+    if wrong.size:
+        raise ValueError(
+            f"{name}: targets must be {expected}, got {wrong[0]} ({wrong.size} of {known.size} are "
+            "not); convert the labels first"
+        )
+
+
+def _elementwise_fwd(
+    y, target, where=None, *, name, element, slope, reduction, scale=1.0, targets=None
+):
     """Σ weight·element(y, t). The derivative is kept: one array, and no second evaluation."""
     y, target = _outputs(name, y), _target(name, target)
     if y.shape != target.shape:
@@ -109,6 +130,7 @@ def _elementwise_fwd(y, target, where=None, *, name, element, slope, reduction, 
         )
     dtype = wide(y.dtype)
     weights = _weights(name, where, y.shape, dtype, reduction) * scale
+    _check_targets(name, target, weights, targets)
     y_wide, target = (_leave_out(where, weights, a.astype(dtype)) for a in (y, target))
     value = jnp.sum(weights * element(y_wide, target))
     return value, (weights * slope(y_wide, target)).astype(y.dtype)
@@ -118,12 +140,12 @@ def _elementwise_bwd(dy, dvalue=1.0):
     return dy * jnp.asarray(dvalue).astype(dy.dtype)
 
 
-def _elementwise(name, element, slope, reduction, scale=1.0) -> Loss:
+def _elementwise(name, element, slope, reduction, scale=1.0, targets=None) -> Loss:
     if reduction not in ("mean", "sum"):
         raise ValueError(f"{name}: reduction must be 'mean' or 'sum', got {reduction!r}; pick one")
     fwd = partial(
         _elementwise_fwd,
-        name=name, element=element, slope=slope, reduction=reduction, scale=scale,
+        name=name, element=element, slope=slope, reduction=reduction, scale=scale, targets=targets,
     )  # fmt: skip
     return Loss(name, fwd, _elementwise_bwd)
 
@@ -158,9 +180,12 @@ def hinge(*, reduction: Reduction = "mean") -> Loss:
     """max(0, 1 − t·y) for targets t of −1 and 1; gradient 0 at the kink."""
 
     def element(y, t):
-        return jnp.where(t * y < 1, 1 - t * y, 0)
+        return jnp.where(t * y >= 1, 0, 1 - t * y)  # a NaN is not hidden
 
-    return _elementwise("hinge", element, lambda y, t: jnp.where(t * y < 1, -t, 0), reduction)
+    def slope(y, t):
+        return jnp.where(t * y >= 1, 0, -t)
+
+    return _elementwise("hinge", element, slope, reduction, targets=_SIGNS)
 
 
 def binary_cross_entropy(*, reduction: Reduction = "mean") -> Loss:
@@ -170,6 +195,7 @@ def binary_cross_entropy(*, reduction: Reduction = "mean") -> Loss:
         lambda y, t: t * jax.nn.softplus(-y) + (1 - t) * jax.nn.softplus(y),
         lambda y, t: (1 - t) * jax.nn.sigmoid(y) - t * jax.nn.sigmoid(-y),
         reduction,
+        targets=_SHARES,
     )
 
 
@@ -245,6 +271,7 @@ def _kl_fwd(y, target=None, where=None, *, rho):
     weights = _weights("kl_sparsity", where, y.shape[:-1], dtype, "mean")[..., None]
     y_wide = _leave_out(where, weights, y.astype(dtype))
     mean = jnp.sum(weights * y_wide, axis=tuple(range(y.ndim - 1)))
+    mean = jnp.where(jnp.sum(weights) == 0, rho, mean)  # nothing weighs: no penalty
     value = jnp.sum(rho * jnp.log(rho / mean) + (1 - rho) * jnp.log((1 - rho) / (1 - mean)))
     return value, (weights * ((1 - rho) / (1 - mean) - rho / mean)).astype(y.dtype)
 

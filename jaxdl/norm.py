@@ -18,8 +18,10 @@ from functools import partial
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdl.factors import Sum, wide
-from jaxdl.layer import Layer, check_floating, leaf
+from jaxdl.checks import check_floating, check_params
+from jaxdl.factors import Sum
+from jaxdl.layer import Layer, leaf
+from jaxdl.numerics import wide
 
 
 def _init(key, x, *, name, shift):
@@ -36,6 +38,7 @@ def _mean(x):
 
 def _check(name, params, x):
     check_floating(name, x)
+    check_params(name, params, scale=(None,), shift=params["scale"].shape)
     if x.shape[-1:] != params["scale"].shape:
         raise ValueError(
             f"{name}: x.shape[-1] must equal params['scale'].shape[0] "

@@ -21,9 +21,11 @@ from jax import Array, lax
 from jax.sharding import PartitionSpec
 
 from jaxdl.factors import (
+    ConvOuter,
     Factor,
     FactorError,
     Formed,
+    Local,
     Many,
     Outer,
     Scatter,
@@ -31,10 +33,9 @@ from jaxdl.factors import (
     Sum,
     Zero,
     contract,
-    explicit_sharding,
     stack_factors,
-    wide,
 )
+from jaxdl.numerics import explicit_sharding, wide
 
 Factors = Mapping[str, Factor]
 Reducer = Callable[[dict[str, Array], Factors, Any], Any]
@@ -94,7 +95,7 @@ def example_sq_norms(
 ) -> dict[str, Array]:
     """‖∇ᵢ‖² of each example i and parameter, float32 or wider, shape (N,) per parameter.
 
-    No array of examples × parameters is ever formed: for a matrix,
+    No array of examples × a matrix's entries is ever formed:
     ‖Σₜ aₜ⊗dₜ‖² = Σₜₛ (aₜ·aₛ)(dₜ·dₛ), from two T × T products of an example's positions
     (Goodfellow 2015, arXiv:1510.01799, without positions; Li et al. 2022, arXiv:2110.05679, with).
     Where an example has so many positions that this would cost more than its gradient, the
@@ -133,6 +134,10 @@ def _inner(f: Factor, g: Factor, param: Array) -> Array:
         return jnp.sum(_gram(f.a, g.a) * _gram(f.d, g.d), axis=(1, 2))
     if isinstance(f, Scatter) and isinstance(g, Scatter):
         return jnp.sum(jnp.where(_same_row(f, g, param), _gram(f.d, g.d), 0), axis=(1, 2))
+    if isinstance(f, ConvOuter) and f is g and f.window.groups == 1:
+        return _inner_of_patches(f, param)
+    if isinstance(f, Local) and isinstance(g, Local) and f.a.ndim == 3:
+        return jnp.sum(_squares(f.a, g.a) * _squares(f.d, g.d), axis=1)
     return _inner_one_by_one(f, g, param)
 
 
@@ -177,6 +182,26 @@ def _same_row(f: Scatter, g: Scatter, param: Array) -> Array:
     return (ids[:, :, None] == others[:, None, :]) & inside[:, :, None]
 
 
+def _squares(x: Array, y: Array) -> Array:
+    return jnp.sum((x * y).astype(wide(x.dtype)), axis=-1)
+
+
+def _inner_of_patches(f: ConvOuter, param: Array) -> Array:
+    """The squared norms of a convolution: its kernel is a matrix used on every patch.
+
+    The patches of all examples at once could be many times the input: a few examples at a time.
+    """
+
+    def one(f: ConvOuter, param: Array) -> Array:
+        rows = jax.tree.map(lambda array: array[None], f).unfold()
+        matrix = param.reshape(-1, param.shape[-1])
+        if _gram_is_cheaper(rows, rows, matrix):
+            return jnp.sum(_gram(rows.a, rows.a) * _gram(rows.d, rows.d))
+        return jnp.sum(jnp.square(rows.form(matrix)))
+
+    return _each_example(one, f, param, batch_size=4)
+
+
 def _inner_one_by_one(f: Factor, g: Factor, param: Array) -> Array:
     """The general case: one example's gradients at a time, never examples × parameters."""
     same = f is g
@@ -187,17 +212,25 @@ def _inner_one_by_one(f: Factor, g: Factor, param: Array) -> Array:
         second = first if same else alone[1].form(param)
         return jnp.sum(first * second, dtype=wide(param.dtype))
 
-    def loop(f: Factor, g: Factor, param: Array) -> Array:
-        return lax.map(lambda pair: one(pair, param), (f, g))
+    return _each_example(one, (f, g), param)
 
-    sharding = explicit_sharding(jax.tree.leaves(f)[0])
+
+def _each_example(
+    one: Callable[[Any, Array], Array], factors: Any, param: Array, batch_size: int | None = None
+) -> Array:
+    """``one(factors of an example, param)`` for every example, `batch_size` at a time: (N,)."""
+
+    def loop(factors: Any, param: Array) -> Array:
+        return lax.map(lambda part: one(part, param), factors, batch_size=batch_size)
+
+    sharding = explicit_sharding(jax.tree.leaves(factors)[0])
     axis = sharding.spec[0] if sharding is not None and sharding.spec else None
     if axis is None:
-        return loop(f, g, param)
+        return loop(factors, param)
     # The examples lie on several devices: a loop cannot run over them all, so each device runs
     # over its own.
     mine, whole = PartitionSpec(axis), PartitionSpec()
-    return jax.shard_map(loop, in_specs=(mine, mine, whole), out_specs=mine)(f, g, param)
+    return jax.shard_map(loop, in_specs=(mine, whole), out_specs=mine)(factors, param)
 
 
 # --- putting reducers together ------------------------------------------------------------------

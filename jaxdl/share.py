@@ -18,8 +18,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxdl.factors import Factor, FactorError, Many, explicit_sharding
-from jaxdl.layer import Layer, check_array, map_layers
+from jaxdl.checks import check_array
+from jaxdl.factors import Factor, FactorError, Many
+from jaxdl.layer import Layer, map_layers
+from jaxdl.numerics import explicit_sharding
 from jaxdl.pytree import Static, as_jax, pack_unique, unpack_unique
 from jaxdl.reducers import Reducer, Seen, grads, keep, reduce_kept
 
@@ -111,7 +113,8 @@ def tied(model: Layer, ties: Mapping[str, str]) -> Layer:
 
     Raises:
       ValueError: no such leaf or parameter; a source that is itself tied; a leaf inside
-        `repeat`, `scan_time` or `frozen`, whose parameters are not there once and free.
+        `repeat`, `scan_time`, `frozen` or another `tied`: its parameters are not there once
+        and free. Give all ties to one `tied`.
     """
     parsed = {_parse(target): _parse(source) for target, source in ties.items()}
     sources = {(path, name.removesuffix(".T")) for path, name in parsed.values()}
@@ -205,10 +208,10 @@ def _place(model: Layer, path: str) -> tuple[int, ...]:
                 f"tied: {path!r} must lead to a leaf, but {layer.label} has "
                 f"{len(layer.children)} layers inside and no {step!r}; print the model"
             )
-        if layer.name in ("repeat", "scan_time", "frozen"):
+        if layer.name in ("repeat", "scan_time", "frozen", "tied"):
             raise ValueError(
                 f"tied: {path!r} must not lead into {layer.label}, whose parameters are stacked, "
-                "stepped or fixed; tie outside it"
+                "stepped, fixed or tied; tie outside it"
             )
         if not layer.wraps:
             place.append(int(step))

@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 import jax
+from jax import Array
 
 from jaxdl.layer import Layer, map_layers
 from jaxdl.pytree import describe
@@ -25,7 +26,7 @@ class Row:
     residual_bytes: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
     """What `summary` measured; `print` shows it as a table."""
 
@@ -38,7 +39,7 @@ class Summary:
 
     @property
     def flops(self) -> int:
-        """Operations of the matrix products in one forward pass, 2 for each multiply-add."""
+        """Operations of products and convolutions in one forward pass, 2 for each multiply-add."""
         return sum(row.flops for row in self.rows)
 
     @property
@@ -46,7 +47,7 @@ class Summary:
         """Bytes kept for the backward pass; an array that two layers keep is counted twice."""
         return sum(row.residual_bytes for row in self.rows)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         head = ("path", "layer", "output", "params", "MFLOP", "residual kB")
         body = [
             (r.path, r.name, r.output, *_figures(r.params, r.flops, r.residual_bytes))
@@ -69,7 +70,7 @@ def _figures(params: int, flops: int, residual_bytes: int) -> tuple[str, str, st
     return f"{params:,}", f"{flops / 1e6:,.3f}", f"{residual_bytes / 1e3:,.3f}"
 
 
-def summary(model: Layer, x: Any) -> Summary:
+def summary(model: Layer, x: Any, key: Array | None = None) -> Summary:
     """Measure every leaf of a model for an input of the shape and dtype of `x`.
 
     Nothing is computed and no parameter is made: everything is read off the traced program, so
@@ -79,6 +80,7 @@ def summary(model: Layer, x: Any) -> Summary:
     Args:
       model: any layer.
       x: the input, or `jax.ShapeDtypeStruct`s in its place.
+      key: for what training keeps (the masks of dropout); without one, evaluation.
     """
     rows: dict[str, Row] = {}
     per_run: dict[str, tuple[int, int]] = {}
@@ -99,7 +101,7 @@ def summary(model: Layer, x: Any) -> Summary:
     marked = map_layers(mark, model)
     x = jax.eval_shape(lambda x: x, x)
     params = jax.eval_shape(lambda key: model.init(key, x), jax.random.key(0))
-    run = jax.make_jaxpr(lambda params, x: marked.fwd(params, x))(params, x)
+    run = jax.make_jaxpr(lambda params, x: marked.fwd(params, x, key))(params, x)
     for path, made in _leaf_params(model, params):
         rows[path].params = sum(prod(p.shape) for p in jax.tree.leaves(made))
     for path, times, forgotten in _boxes(run.jaxpr):
@@ -146,12 +148,16 @@ def _boxes(jaxpr: Any, times: int = 1, inside: bool = False) -> Iterator[tuple[s
 
 
 def flops(jaxpr: Any) -> int:
-    """Operations of the matrix products in a jaxpr: 2 for each multiply-add."""
+    """Operations of the matrix products and convolutions in a jaxpr: 2 for each multiply-add."""
     count = 0
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "dot_general":
             (contracted, _), _ = eqn.params["dimension_numbers"]
             depth = prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+            count += 2 * depth * prod(eqn.outvars[0].aval.shape)
+        if eqn.primitive.name == "conv_general_dilated":
+            kernel, (features, *_) = eqn.invars[1].aval, eqn.params["dimension_numbers"].rhs_spec
+            depth = prod(kernel.shape) // kernel.shape[features]
             count += 2 * depth * prod(eqn.outvars[0].aval.shape)
         count += sum(runs * flops(inner) for inner, runs in _inside(eqn))
     return count

@@ -9,6 +9,7 @@ zero biases and unit scales hide errors.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -19,11 +20,18 @@ import numpy as np
 
 import jaxdl
 from jaxdl import (
+    average_pool,
     branch,
+    conv,
+    conv_transpose,
     dense,
     embedding,
+    flatten,
     frozen,
+    global_pool,
     layer_norm,
+    lp_pool,
+    max_pool,
     remat,
     repeat,
     scan_time,
@@ -33,9 +41,11 @@ from jaxdl import (
     tanh,
     tap,
     tied,
+    weighted_pool,
 )
+from jaxdl.checks import is_inexact
 from jaxdl.factors import Factor, Outer, Sum
-from jaxdl.layer import Layer, from_function, is_inexact, leaf
+from jaxdl.layer import Layer, from_function, leaf
 from jaxdl.loss import Loss
 from jaxdl.models import mlp, transformer_block, transformer_stack
 from jaxdl.reducers import Reducer, grads
@@ -77,6 +87,12 @@ def normal(*shape: int, scale: float = 1.0) -> Draw:
 def uniform(*shape: int) -> Draw:
     """Draws numbers in [0.1, 0.9]."""
     return lambda rng: rng.uniform(0.1, 0.9, shape)
+
+
+def distinct(*shape: int) -> Draw:
+    """Draws a permutation of multiples of 1/8: no two so close that a small step exchanges them."""
+    size = prod(shape)
+    return lambda rng: (rng.permutation(size).reshape(shape) - size // 2 + 0.5) / 8
 
 
 def ids(rows: int, *shape: int, dtype: Any = np.int32) -> Draw:
@@ -177,6 +193,45 @@ LAYERS = (
     Case("self_attention", self_attention(2), normal(N, 5, 6)),
     Case("self_attention-causal", self_attention(2, causal=True), normal(N, 5, 6)),
     Case("self_attention-heads", self_attention(3, head_features=2), normal(N, 5, 7)),
+    Case("conv", conv(5, 3), normal(N, 7, 6, 2)),
+    Case("conv-1d", conv(5, 3, rank=1), normal(N, 7, 2)),
+    Case("conv-3d", conv(3, (3, 2, 1), rank=3), normal(N, 4, 3, 2, 2)),
+    Case("conv-1x1", conv(3, 1), normal(N, 4, 5, 2)),
+    Case("conv-no_bias", conv(5, (2, 3), use_bias=False), normal(N, 4, 6, 2)),
+    Case("conv-same", conv(5, (2, 3), strides=2, padding="same"), normal(N, 7, 6, 2)),
+    Case("conv-full", conv(5, (2, 3), padding="full"), normal(N, 4, 6, 2)),
+    Case("conv-dilation", conv(5, 2, strides=(2, 1), dilation=2), normal(N, 7, 6, 3)),
+    Case("conv-padding", conv(5, 3, padding=((0, 2), 1)), normal(N, 4, 6, 2)),
+    Case("conv-groups", conv(6, (2, 3), groups=2), normal(N, 5, 7, 4)),
+    Case("conv-depthwise", conv(6, 3, groups=3, padding="same"), normal(N, 5, 4, 3)),
+    Case("conv-flip", conv(5, (2, 3), flip=True), normal(N, 5, 6, 2)),
+    Case("conv_transpose", conv_transpose(5, (2, 3), strides=2), normal(N, 4, 3, 2)),
+    Case(
+        "conv_transpose-same",
+        conv_transpose(5, (2, 3), strides=(3, 2), padding="same"),
+        normal(N, 3, 4, 2),
+    ),
+    Case(
+        "conv_transpose-groups",
+        conv_transpose(6, 2, rank=1, strides=2, padding=1, dilation=2, groups=2, use_bias=False),
+        normal(N, 5, 4),
+    ),
+    Case("max_pool", max_pool(2), distinct(N, 6, 4, 3)),
+    Case("max_pool-overlap", max_pool(3, strides=(1, 2)), distinct(N, 6, 5, 2)),
+    Case("max_pool-ceil", max_pool(3, strides=2, ceil=True), distinct(N, 6, 5, 2)),
+    Case("max_pool-same", max_pool((2, 3), strides=2, padding="same"), distinct(N, 5, 6, 2)),
+    Case("average_pool", average_pool(3, strides=2, padding=1), normal(N, 5, 6, 2)),
+    Case(
+        "average_pool-count_padding",
+        average_pool(3, strides=2, padding=1, ceil=True, count_padding=True),
+        normal(N, 6, 4, 2),
+    ),
+    Case("lp_pool", lp_pool(2, p=3.0), distinct(N, 4, 6, 2)),
+    Case("lp_pool-overlap", lp_pool(3, strides=2, padding=1, ceil=True), distinct(N, 4, 5, 2)),
+    Case("weighted_pool", weighted_pool(3, strides=2, spread=0.8), normal(N, 5, 7, 2)),
+    Case("global_pool-mean", global_pool(), normal(N, 5, 3, 2)),
+    Case("global_pool-max", global_pool("max"), distinct(N, 5, 3, 2)),
+    Case("flatten", flatten(), normal(N, 5, 3, 2)),
     Case("rnn_cell", rnn_cell(3), pair(normal(N, 3), normal(N, 6))),
     Case("from_function", quadratic(), normal(N, 6), formed=True),
     Case("from_function-keyed", quadratic(True), normal(N, 6), training=True, formed=True),
@@ -220,6 +275,24 @@ MODELS = (
     Case("tap", serial(dense(5), tap(), tanh(), dense(3)), normal(N, 6), tapped=True),
     Case("mlp", mlp([5, 3, 2]), normal(N, 6)),
     Case("mlp-dropout", mlp([5, 3], dropout_rate=0.4), normal(N, 6), True),
+    Case(
+        "serial-lenet",
+        serial(
+            conv(3, 3, padding="same"),
+            tanh(),
+            average_pool(2),
+            conv(5, 2),
+            tanh(),
+            flatten(),
+            dense(6),
+        ),
+        normal(N, 6, 8, 2),
+    ),
+    Case(
+        "repeat-conv",
+        repeat(serial(conv(2, (3, 2), padding="same"), tanh()), 3),
+        normal(N, 4, 5, 2),
+    ),
     Case("transformer_block", transformer_block(6, 2, hidden=7), normal(N, 5, 6)),
     Case("transformer_stack", transformer_stack(3, 6, 2, hidden=7), normal(N, 5, 6)),
     Case(

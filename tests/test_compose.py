@@ -174,7 +174,9 @@ def test_remat_saves_memory_on_the_path_of_jax_grad_too():
     def temporary(model):
         params = model.init(KEY, x)
         gradient = jax.jit(jax.grad(lambda p: jnp.sum(model.apply(p, x))))
-        return gradient.lower(params).compile().memory_analysis().temp_size_in_bytes
+        analysis = gradient.lower(params).compile().memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes
 
     assert temporary(jd.repeat(jd.remat(DEEP), 6)) < 0.5 * temporary(jd.repeat(DEEP, 6))
 
@@ -263,15 +265,15 @@ def apply(layer, x, params=None):
     [
         (
             lambda: apply(jd.serial(jd.relu(), jd.relu()), draw(2), ({},)),
-            "serial: params must be a tuple of 2, one for each layer inside, got 1 parts; use the",
+            "serial: params must be a tuple of 2, one for each layer inside, got a tuple of 1; use the",
         ),
         (
             lambda: apply(jd.branch(jd.relu(), jd.relu()), draw(2), {"w": 1}),
-            "branch: params must be a tuple of 2, one for each layer inside, got dict; use the",
+            "branch: params must be a tuple of 2, one for each layer inside, got a dict; use the",
         ),
         (
             lambda: jd.serial(jd.relu()).bwd(({},), (draw(2),), draw(2), jd.grads, ({}, {})),
-            "serial: slots must be a tuple of 1, one for each layer inside, got 2 parts",
+            "serial: slots must be a tuple of 1, one for each layer inside, got a tuple of 2",
         ),
         (
             lambda: apply(jd.skip(jd.dense(3)), draw(2, 4)),

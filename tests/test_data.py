@@ -7,7 +7,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from jaxdl.data import Dataset, check_labels, digits, digits8, mnist5k
+from jaxdl.data import Dataset, check_labels, digits, digits8, mnist5k, validation_split
 from jaxdl.data.dataset import stratified_split
 
 
@@ -43,6 +43,37 @@ def test_mnist_in_another_size():
     assert mnist5k(20).x_train.shape == (4000, 400)
     with pytest.raises(ValueError, match="size must be at least 1 pixel, got 0"):
         mnist5k(0)
+
+
+def test_mnist_as_it_is():
+    """At size 28 nothing is cut or resized: the pixels are those of the file."""
+    images, labels = digits._read_mnist5k()
+    data = mnist5k(28, images=True)
+    assert data.x_train.shape == (4000, 28, 28, 1) and data.x_train.dtype == np.float32
+    pixels = np.rint(data.x_train[..., 0] * 255).astype(np.uint8)
+    known = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
+    assert [known[image.tobytes()] for image in pixels] == data.y_train.tolist()
+
+
+@pytest.mark.parametrize(("load", "side"), [(digits8, 8), (mnist5k, 16)])
+def test_images_are_the_rows_reshaped(load, side):
+    flat, square = load(), load(images=True)
+    assert square.x_test.shape == (len(flat.x_test), side, side, 1)
+    np.testing.assert_array_equal(square.x_train.reshape(flat.x_train.shape), flat.x_train)
+    np.testing.assert_array_equal(square.y_train, flat.y_train)
+
+
+def test_validation_examples_come_from_the_training_part():
+    x = np.arange(100, dtype=np.uint8)[:, None]
+    data = Dataset("toy", x[:80], np.arange(80) % 4, x[80:], np.arange(20) % 4, 4)
+    held = validation_split(data, share=0.25)
+    assert held.name == "toy-validation" and held.x_train.dtype == np.uint8
+    assert sorted([*held.x_train[:, 0], *held.x_test[:, 0]]) == list(range(80))
+    np.testing.assert_array_equal(np.bincount(held.y_test), [5] * 4)
+    assert held.fingerprint == validation_split(data, share=0.25).fingerprint
+    assert held.fingerprint != validation_split(data, share=0.25, seed=1).fingerprint
+    with pytest.raises(ValueError, match=r"share must be between 0 and 1, got 20; 0.1 holds out"):
+        validation_split(data, share=20)
 
 
 def test_fingerprint_sees_one_changed_label():
@@ -92,10 +123,11 @@ LINE = ",".join(["0"] * 785) + "\n"
         (None, "expected the file mnist_5k.csv.gz .* found none; reinstall"),
         (b"not gzip", "gzipped table of 785 numbers a line, got a file that does not read"),
         (gzip.compress(LINE.encode() * 50)[:-20], "does not read"),
+        (gzip.compress(LINE.encode() * 50)[:10] + b"\xff" * 50, "does not read"),
         (gzip.compress(LINE.encode() * 50), r"5000 lines of 785 numbers, got \(50, 785\)"),
         (gzip.compress(b"1,2,x\n"), "does not read"),
     ],
-    ids=["missing", "no gzip", "truncated", "short", "no numbers"],
+    ids=["missing", "no gzip", "truncated", "bad bits", "short", "no numbers"],
 )
 def test_a_damaged_mnist_file_is_named(monkeypatch, tmp_path, content, text):
     folder = tmp_path / "data" / "data"

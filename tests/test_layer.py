@@ -182,7 +182,7 @@ def test_errors_of_containers():
         TypeError, match=r"must be a Layer, got \[dense\(3\)\]; .* serial\(\*layers"
     ):
         jd.serial([jd.dense(3)])
-    with pytest.raises(AssertionError, match="odd: a layer with children needs rebuild"):
+    with pytest.raises(ValueError, match="odd: a layer with layers inside must have `rebuild`"):
         odd = jd.Layer("odd", lambda *_: {}, lambda *_: ({}, {}), lambda *_: ({}, {}), (jd.relu(),))
         jd.map_layers(lambda path, layer: layer, odd)
 

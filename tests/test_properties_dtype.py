@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from jaxdl import dense, layer_norm
+from jaxdl.checks import is_inexact
 from jaxdl.factors import Sum
-from jaxdl.layer import is_inexact, leaf
+from jaxdl.layer import leaf
 from jaxdl.reducers import grads, keep
 from tests.cases import (
     CASES,

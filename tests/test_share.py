@@ -281,13 +281,13 @@ PAIR = jd.serial(jd.dense(4), jd.dense(4))
         (
             jd.serial(jd.repeat(jd.dense(4), 2), jd.dense(4)),
             {"1/w": "0/0/w"},
-            r"tied: '0/0' must not lead into repeat\(2\), whose parameters are stacked, stepped or "
-            "fixed; tie outside it",
+            r"tied: '0/0' must not lead into repeat\(2\), whose parameters are stacked, "
+            "stepped, fixed or tied; tie outside it",
         ),
         (
             jd.serial(jd.frozen(jd.dense(4)), jd.dense(4)),
             {"1/w": "0/0/w"},
-            "tied: '0/0' must not lead into frozen, whose parameters are stacked, stepped or fixed",
+            "tied: '0/0' must not lead into frozen, whose parameters are stacked, stepped, fixed or",
         ),
         (
             jd.serial(jd.skip(jd.dense(4)), jd.dense(4)),

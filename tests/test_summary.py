@@ -121,3 +121,8 @@ def test_remat_keeps_its_input_and_nothing_of_what_is_inside():
     assert lean.residual_bytes == 4 * (4 * 3)
     assert (lean.params, lean.flops) == (plain.params, plain.flops)
     assert [row.name for row in lean.rows] == ["remat", "dense(8)", "relu", "dense(3)"]
+
+
+def test_operations_of_a_convolution():
+    x = jax.ShapeDtypeStruct((2, 8, 8, 4), jnp.float32)
+    assert jd.summary(jd.conv(6, 3, groups=2), x).flops == 2 * (2 * 6 * 6 * 6) * (3 * 3 * 2)

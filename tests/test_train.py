@@ -89,7 +89,7 @@ def test_dropout_draws_anew_at_each_step_and_the_same_for_the_same_step():
 def test_state_is_donated_and_can_be_even_when_the_optimiser_keeps_the_parameters():
     keeps = optax.GradientTransformation(
         init=lambda params: params,  # as lookahead and schedule-free optimisers do
-        update=lambda g, state, params=None: (g, state),
+        update=lambda updates, state, params=None, **extra: (updates, state),
     )
     x, y = problem(8)
     model = mlp([3])
@@ -170,7 +170,7 @@ def test_examples_and_labels_must_be_as_many():
 
 def test_a_diverging_run_stops_at_its_first_bad_step_and_keeps_what_came_before():
     x, y = problem(64)
-    model, tx = mlp([3]), optax.sgd(lambda step: jnp.where(step < 10, 0.1, jnp.inf))
+    model, tx = mlp([3]), optax.sgd(lambda step: jnp.where(jnp.asarray(step) < 10, 0.1, jnp.inf))
     seen = []
     with pytest.raises(NonFiniteLossError, match=r"got nan at step 3 of epoch 1; lower the lear"):
         epoch_fn = make_epoch(make_step(model, LOSS, tx), batch=8)

@@ -8,7 +8,9 @@ products of the step are also set against what this machine does on one large pr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +78,9 @@ def run(settings: Settings, out: Run) -> None:
     side = 2048
     square = jax.random.normal(keys[0], (side, side))
     product = jax.jit(jnp.matmul).lower(square, square).compile()
-    sides = {name: lambda c=call: c(params, x, target) for name, call in compiled.items()}
+    sides: dict[str, Callable[[], Any]] = {
+        name: lambda c=call: c(params, x, target) for name, call in compiled.items()
+    }
     sides["matrix product"] = lambda: product(square, square)
     times = interleave(sides, settings.repetitions, out)
 

@@ -1,6 +1,7 @@
 """A labelled data set, split for training and test."""
 
 import hashlib
+import importlib.util
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +54,13 @@ def check_labels(name: str, labels: np.ndarray, classes: int) -> np.ndarray:
 def stratified_split(
     name: str, x: np.ndarray, y: np.ndarray, classes: int, *, test: float = 0.2, seed: int = 0
 ) -> Dataset:
-    """Split off the share `test` of every class; the same split for the same seed."""
+    """Split off the share `test` of every class; the same split for the same seed.
+
+    Raises:
+      ModuleNotFoundError: scikit-learn is not installed.
+      TypeError, ValueError: labels that are no integers, out of range, or not one an example.
+    """
+    need_package("sklearn", "scikit-learn", name)
     from sklearn.model_selection import train_test_split
 
     y = check_labels(name, y, classes)
@@ -66,3 +73,30 @@ def stratified_split(
         np.arange(len(y)), test_size=test, random_state=seed, stratify=y
     )
     return Dataset(name, x[train_rows], y[train_rows], x[test_rows], y[test_rows], classes)
+
+
+def validation_split(data: Dataset, *, share: float = 0.1, seed: int = 0) -> Dataset:
+    """The training part alone, `share` of every class held out of it as the new test part.
+
+    For choosing settings: the test examples of `data` are in neither part.
+
+    Raises:
+      ModuleNotFoundError: scikit-learn is not installed.
+      ValueError: `share` is not between 0 and 1.
+    """
+    if not 0 < share < 1:
+        raise ValueError(
+            f"validation_split: share must be between 0 and 1, got {share}; 0.1 holds out a tenth"
+        )
+    return stratified_split(
+        f"{data.name}-validation", data.x_train, data.y_train, data.classes, test=share, seed=seed
+    )
+
+
+def need_package(module: str, package: str, what: str) -> None:
+    """Raise ModuleNotFoundError, with what to install, unless `module` can be imported."""
+    if importlib.util.find_spec(module) is None:
+        raise ModuleNotFoundError(
+            f"{what}: needs the package {package}, which is not installed; "
+            f"pip install {package}, or pip install -e '.[experiments]'"
+        )

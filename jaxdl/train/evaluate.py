@@ -34,6 +34,11 @@ def evaluate(
 
     The loss of an example is the loss of a batch of that example alone.
     """
+    if len(x) != len(target):
+        raise ValueError(
+            f"evaluate: x and target must have equally many examples, got {len(x)} and "
+            f"{len(target)}; check how they were split"
+        )
     labels = jnp.issubdtype(target.dtype, jnp.integer)
 
     def sums(part):
@@ -54,8 +59,8 @@ def _batches(array: Array, batch: int) -> Array:
     """(N, ...) as (⌈N/batch⌉, batch, ...), padded with the first examples."""
     if batch < 1 or len(array) < 1:
         raise ValueError(
-            f"evaluate: expected at least one example and a batch of at least 1, got {len(array)} "
-            f"examples and batch {batch}; check the data"
+            f"evaluation: expected at least one example and a batch of at least 1, got "
+            f"{len(array)} examples and batch {batch}; check the data"
         )
     missing = -len(array) % batch
     rows = jnp.arange(len(array) + missing) % len(array)

@@ -7,16 +7,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.typing import ArrayLike
 
 from jaxdl.train.step import Step, TrainState
 
-_EPOCH_STREAM = (
-    0x65706F63  # apart from the keys of steps, which fold small numbers into the same key
-)
+# Keeps shuffles apart from the keys of steps, which fold small numbers into the same key.
+_EPOCH_STREAM = 0x65706F63
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss became NaN or infinite; training stopped there."""
+    """The loss became NaN or infinite; training stopped there.
+
+    Attributes:
+      epoch: the epoch in which it happened, from 0.
+      losses: the loss of every step of that epoch.
+    """
+
+    def __init__(self, message: str, epoch: int, losses: np.ndarray):
+        super().__init__(message)
+        self.epoch = epoch
+        self.losses = losses
 
 
 def epoch_indices(key: Array, epoch: Any, n: int, batch: int) -> Array:
@@ -67,21 +77,21 @@ def make_epoch(
 def train(
     epoch_fn: Callable[..., tuple[TrainState, dict[str, Any]]],
     state: TrainState,
-    x: Array,
-    target: Array,
+    x: ArrayLike,
+    target: ArrayLike,
     epochs: int,
 ) -> Iterator[tuple[TrainState, dict[str, np.ndarray]]]:
     """Run epochs one after the other; yield the state and the metrics (NumPy) after each.
 
-    A state is valid until the next is asked for: its buffers are donated then.
+    A state is valid until the next is asked for: its buffers are donated to the next epoch, also
+    to one that fails. `jax.device_get(state.params)` keeps the last good parameters.
 
     Raises:
-      NonFiniteLossError: a loss was NaN or infinite. What was yielded before stays valid.
+      NonFiniteLossError: a loss was NaN or infinite; the error carries that epoch's losses.
     """
     x, target = jnp.asarray(x), jnp.asarray(target)
     for epoch in range(epochs):
-        # the number as an array: as a Python int it would be a constant, and each epoch compiled
-        state, metrics = epoch_fn(state, x, target, jnp.asarray(epoch, jnp.int32))
+        state, metrics = epoch_fn(state, x, target, epoch)
         metrics = jax.device_get(metrics)
         check_finite(metrics["loss"], epoch)
         yield state, metrics
@@ -94,5 +104,7 @@ def check_finite(losses: np.ndarray, epoch: int) -> None:
         raise NonFiniteLossError(
             f"train: the loss must be finite, got {losses[bad[0]]} at step {bad[0]} of epoch "
             f"{epoch}; lower the learning rate or clip gradients (optax.clip_by_global_norm), "
-            "check the labels, or run with jax.debug_nans(True) to find the line"
+            "check the labels, or run with jax.debug_nans(True) to find the line",
+            epoch,
+            losses,
         )

@@ -9,7 +9,7 @@ import optax
 from jax import Array
 
 from jaxdl.backprop import Path, value_and_grad
-from jaxdl.layer import Layer
+from jaxdl.layer import Layer, check_no_taps
 from jaxdl.loss import Loss
 from jaxdl.reducers import Reducer, combine, grads, select
 
@@ -61,6 +61,7 @@ def make_step(
     ``metrics["loss"]`` is the loss before the update. Jit it with `jit_step`, or scan over it
     with `make_epoch`.
     """
+    check_no_taps("make_step", model)
     reduce = grads if observe is None else combine(grads=grads, observed=observe)
     run = value_and_grad(model, loss, path=path, reduce=reduce)
 

@@ -1,0 +1,49 @@
+"""Checks that leaves make of their inputs and parameters when they are traced."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+
+def is_inexact(x: Any) -> bool:
+    """Whether `x` has a floating or complex dtype, so that a cotangent of it exists."""
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
+def check_array(what: str, x: Any) -> None:
+    """Raise TypeError unless `x` is one array; lists and numbers are not taken for arrays."""
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise TypeError(
+            f"{what} must be an array, got a {type(x).__name__}; use jnp.asarray, or select one "
+            "array of a tree"
+        )
+
+
+def check_floating(name: str, x: Any) -> None:
+    """Raise TypeError unless `x` is a real floating-point array."""
+    check_array(f"{name}: x", x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"{name}: x must be floating point, got {jnp.result_type(x)} of shape {jnp.shape(x)}; "
+            "embed integer ids first, or cast pixels, e.g. x.astype(jnp.float32) / 255"
+        )
+
+
+def check_params(name: str, params: dict[str, Array], **shapes: tuple[int | None, ...]) -> None:
+    """Raise ValueError unless every parameter named has its shape; None is any length.
+
+    A parameter of another shape would often broadcast, and give a gradient of the wrong shape.
+    """
+    for entry, shape in shapes.items():
+        if entry not in params:
+            continue
+        got = jnp.shape(params[entry])
+        if len(got) != len(shape) or any(
+            n not in (None, g) for n, g in zip(shape, got, strict=True)
+        ):
+            expected = tuple("any" if n is None else n for n in shape)
+            raise ValueError(
+                f"{name}: params[{entry!r}] must have shape {expected}, got {got}; use the params "
+                "that init of this same model returned"
+            )
