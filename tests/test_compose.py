@@ -265,7 +265,7 @@ def apply(layer, x, params=None):
     [
         (
             lambda: apply(jd.serial(jd.relu(), jd.relu()), draw(2), ({},)),
-            "serial: params must be a tuple of 2, one for each layer inside, got a tuple of 1; use the",
+            "serial: params must be a tuple of 2, one for each layer inside, got a tuple of 1; use",
         ),
         (
             lambda: apply(jd.branch(jd.relu(), jd.relu()), draw(2), {"w": 1}),

@@ -287,7 +287,7 @@ PAIR = jd.serial(jd.dense(4), jd.dense(4))
         (
             jd.serial(jd.frozen(jd.dense(4)), jd.dense(4)),
             {"1/w": "0/0/w"},
-            "tied: '0/0' must not lead into frozen, whose parameters are stacked, stepped, fixed or",
+            "tied: '0/0' must not lead into frozen, whose parameters are stacked, stepped, fixed o",
         ),
         (
             jd.serial(jd.skip(jd.dense(4)), jd.dense(4)),

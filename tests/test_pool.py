@@ -1,0 +1,166 @@
+"""Pooling: against PyTorch and jax.grad over a grid of settings, ties, ends, and errors."""
+
+# Wrong arguments are given on purpose.
+# pyright: reportArgumentType=false
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdl as jd
+
+KEY = jax.random.key(0)
+GRID = list(itertools.product((2, 3), (1, 2, 3), (0, 1), (False, True), (7, 8)))
+
+
+def make_pool(kind, size, strides, padding, ceil):
+    place = {"strides": strides, "padding": padding, "ceil": ceil}
+    return {
+        "max": lambda: jd.max_pool(size, **place),
+        "average": lambda: jd.average_pool(size, **place),
+        "average, counted": lambda: jd.average_pool(size, count_padding=True, **place),
+        "lp": lambda: jd.lp_pool(size, p=3, **place),
+        "weighted": lambda: jd.weighted_pool(size, spread=0.8, **place),
+    }[kind]()
+
+
+def run(layer, x, seed=1):
+    y, residuals = layer.fwd({}, x)
+    dy = jnp.asarray(np.random.default_rng(seed).normal(size=y.shape))
+    return y, dy, layer.bwd({}, residuals, dy)[1]
+
+
+@pytest.mark.parametrize("kind", ["max", "average", "average, counted", "lp", "weighted"])
+def test_both_paths_agree_and_pytorch_with_them(kind):
+    torch = pytest.importorskip("torch") if kind in ("max", "average", "average, counted") else None
+    rng = np.random.default_rng(0)
+    for size, strides, padding, ceil, n in GRID:
+        x = rng.normal(size=(2, n, n + 1, 3)).round(1)  # rounded: some are equal
+        layer = make_pool(kind, size, strides, padding, ceil)
+        y, dy, dx = run(layer, jnp.asarray(x))
+        by_grad = jax.vjp(lambda x, f=layer: f.apply({}, x), jnp.asarray(x))[1](dy)[0]
+        np.testing.assert_allclose(dx, by_grad, rtol=1e-9, atol=1e-12)
+        if torch is None:
+            continue
+        there = torch.tensor(x).permute(0, 3, 1, 2).requires_grad_()
+        place = {"ceil_mode": ceil}
+        if kind == "max":
+            pooled = torch.nn.functional.max_pool2d(there, size, strides, padding, **place)
+        else:
+            place["count_include_pad"] = kind == "average, counted"
+            pooled = torch.nn.functional.avg_pool2d(there, size, strides, padding, **place)
+        (gradient,) = torch.autograd.grad(pooled, there, torch.tensor(np.moveaxis(dy, -1, 1)))
+        np.testing.assert_allclose(y, pooled.detach().permute(0, 2, 3, 1), rtol=1e-12)
+        np.testing.assert_allclose(dx, gradient.permute(0, 2, 3, 1), rtol=1e-12, atol=1e-13)
+
+
+def test_the_first_of_equal_maxima_takes_it_all():
+    x = jnp.array([1.0, 3, 3, 3, 2, 2])[None, :, None]
+    layer = jd.max_pool(3, rank=1)
+    y, residuals = layer.fwd({}, x)
+    np.testing.assert_array_equal(y[0, :, 0], [3, 3])
+    dx = layer.bwd({}, residuals, jnp.array([1.0, 10])[None, :, None])[1]
+    np.testing.assert_array_equal(dx[0, :, 0], [0, 1, 0, 10, 0, 0])
+
+
+def test_overlapping_windows_add_up():
+    x = jnp.array([0.0, 5, 0])[None, :, None]
+    layer = jd.max_pool(2, rank=1, strides=1)
+    dx = layer.bwd({}, layer.fwd({}, x)[1], jnp.array([1.0, 10])[None, :, None])[1]
+    np.testing.assert_array_equal(dx[0, :, 0], [0, 11, 0])
+
+
+def test_a_shift_by_one_changes_about_half_of_the_maxima():
+    """Width 3 and stride 1 over (0.1, 1, 0.2, 0.1, 0.0), then shifted to the right."""
+    layer = jd.max_pool(3, rank=1, strides=1, padding="same")
+    a, b = (jnp.array(v)[None, :, None] for v in ([0.1, 1, 0.2, 0.1, 0], [0.3, 0.1, 1, 0.2, 0.1]))
+    np.testing.assert_allclose(layer.apply({}, a)[0, :, 0], [1, 1, 1, 0.2, 0.1])
+    np.testing.assert_allclose(layer.apply({}, b)[0, :, 0], [0.3, 1, 1, 1, 0.2])
+
+
+def test_the_smaller_window_at_the_end_is_kept():
+    x = jnp.arange(6.0)[None, :, None]
+    assert jd.max_pool(3, rank=1, strides=2).apply({}, x).shape[1] == 2
+    kept = jd.max_pool(3, rank=1, strides=2, ceil=True).apply({}, x)
+    np.testing.assert_array_equal(kept[0, :, 0], [2, 4, 5])
+
+
+def test_padding_never_wins_and_a_nan_is_not_hidden():
+    x = -jnp.ones((1, 4, 4, 1))
+    assert np.all(jd.max_pool(3, strides=1, padding="same").apply({}, x) == -1)
+    for place in np.ndindex(2, 2):
+        spoilt = x.at[0, place[0], place[1], 0].set(jnp.nan)
+        assert np.isnan(jd.max_pool(2).apply({}, spoilt)[0, 0, 0, 0])
+
+
+def test_lp_of_a_window_of_zeros_has_no_gradient():
+    x = jnp.zeros((1, 2, 2, 1))
+    y, _, dx = run(jd.lp_pool(2), x)
+    assert not np.any(y) and not np.any(dx)
+    big = jd.lp_pool(2).apply({}, jnp.full((1, 2, 2, 1), 1e30, jnp.float32))
+    np.testing.assert_allclose(big, 2e30, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["mean", "max"])
+@pytest.mark.parametrize("space", [(5,), (3, 4), (2, 3, 2)])
+def test_global_pools_of_any_size(kind, space):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *space, 3)))
+    y, dy, dx = run(jd.global_pool(kind), x)
+    axes = tuple(range(1, 1 + len(space)))
+    np.testing.assert_allclose(y, getattr(np, kind)(np.asarray(x), axis=axes))
+    by_grad = jax.vjp(lambda x: getattr(jnp, kind)(x, axis=axes), x)[1](dy)[0]
+    np.testing.assert_allclose(dx, by_grad, rtol=1e-12)
+
+
+X = np.ones((2, 8, 8, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (
+            lambda: jd.max_pool(9),
+            r"max_pool: the window must fit into the padded input at least on",
+        ),
+        (
+            lambda: jd.max_pool(2, strides=0),
+            "max_pool: strides must be a positive whole number, .*",
+        ),
+        (
+            lambda: jd.max_pool(2, rank=0),
+            "max_pool: rank must be 1, 2 or 3, got 0; images have rank",
+        ),
+        (
+            lambda: jd.average_pool(2, rank=1),
+            r"average_pool: x must have 3 axes .* got shape \(2, 8",
+        ),
+        (lambda: jd.average_pool(2, padding="some"), "average_pool: padding must be .* got 'some'"),
+        (
+            lambda: jd.lp_pool(2, p=0.5),
+            "lp_pool: p must be at least 1, got 0.5; 2 is the Euclidean",
+        ),
+        (
+            lambda: jd.weighted_pool(2, spread=0),
+            "weighted_pool: spread must be above 0, got 0; 1.0",
+        ),
+        (
+            lambda: jd.global_pool("sum"),
+            "global_pool: kind must be 'mean' or 'max', got 'sum'; choo",
+        ),
+    ],
+)
+def test_what_cannot_be(make, text):
+    with pytest.raises(ValueError, match=text):
+        make().apply({}, X)
+
+
+def test_integers_and_missing_space():
+    with pytest.raises(TypeError, match="max_pool: x must be floating point, got uint8"):
+        jd.max_pool(2).apply({}, X.astype(np.uint8))
+    with pytest.raises(
+        ValueError, match=r"global_pool: x must have axes .* got shape \(2, 8\); app"
+    ):
+        jd.global_pool().apply({}, X[:, :, 0, 0])
