@@ -6,7 +6,8 @@ gradients from backpropagation; depth and width are the user's choice. They quot
 
 Found with two hidden layers of 128, mean and standard deviation of 5 seeds: test accuracy
 98.2 ± 0.3 % on the 8×8 digits, 95.2 ± 0.3 % on 16×16 ones (`--data mnist5k`). Multinomial
-regression reaches 96.7 % on the 8×8 pixels and 97.8 % on the features of the trained network.
+regression, trained in the same way, reaches 93.6 % on the 8×8 pixels and 97.8 % on the features of
+the trained network.
 The gradients of the two paths differ by less than 1e-5 of their largest entry, first step and last.
 """
 

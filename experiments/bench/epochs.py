@@ -9,6 +9,7 @@ shows how much of the gain is the dispatch. PyTorch is left out where it is not 
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,8 +101,8 @@ def pytorch(settings: Settings, data: Dataset) -> dict[str, Callable[[], Any]]:
     """The loop of the PyTorch tutorials; nothing where PyTorch is not installed."""
     if importlib.util.find_spec("torch") is None:
         return {}
-    import torch
-    from torch.utils.data import DataLoader, TensorDataset
+    torch = importlib.import_module("torch")  # optional: a type checker need not find it
+    utils = importlib.import_module("torch.utils.data")
 
     model = torch.nn.Sequential(
         torch.nn.Linear(data.x_train.shape[1], settings.width),
@@ -110,10 +111,10 @@ def pytorch(settings: Settings, data: Dataset) -> dict[str, Callable[[], Any]]:
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     loss_fn = torch.nn.CrossEntropyLoss()
-    tensors = TensorDataset(
+    tensors = utils.TensorDataset(
         torch.from_numpy(data.x_train), torch.from_numpy(data.y_train.astype(np.int64))
     )
-    loader = DataLoader(tensors, batch_size=settings.batch, shuffle=True, drop_last=True)
+    loader = utils.DataLoader(tensors, batch_size=settings.batch, shuffle=True, drop_last=True)
 
     def with_batches(batches):
         for x, y in batches:

@@ -30,7 +30,7 @@ def digits8(*, images: bool = False) -> Dataset:
     need_package("sklearn", "scikit-learn", "digits8")
     from sklearn.datasets import load_digits
 
-    x, y = load_digits(return_X_y=True)
+    x, y = map(np.asarray, load_digits(return_X_y=True))
     x = (x / 16).astype(np.float32)
     return stratified_split("digits8", x.reshape(-1, 8, 8, 1) if images else x, y, 10)
 
