@@ -26,8 +26,8 @@ def test_no_sharding_is_asked_for_without_explicit_axes():
 
 
 def test_bytes_become_row_numbers_that_can_be_compared_with_any_size():
-    assert row_numbers(np.array([200, 255], np.uint8)).dtype == jnp.int32
-    assert row_numbers(np.array([1], np.int64)).dtype == jnp.int64
+    assert row_numbers(jnp.array([200, 255], jnp.uint8)).dtype == jnp.int32
+    assert row_numbers(jnp.array([1], jnp.int64)).dtype == jnp.int64
 
 
 def test_range_of_known_numbers_and_of_traced_ones():
