@@ -20,6 +20,7 @@ from jaxdl.factors import (
 from jaxdl.flatten import flatten
 from jaxdl.image_norm import batch_norm, group_norm, set_statistics
 from jaxdl.layer import Layer, as_function, from_function, leaf, map_layers
+from jaxdl.locally_connected import locally_connected
 from jaxdl.loss import (
     Loss, binary_cross_entropy, half_squared_error, hinge, huber, kl_sparsity, mean_squared_error,
     softmax_cross_entropy,
@@ -30,21 +31,25 @@ from jaxdl.reducers import (
     combine, example_sq_norms, grads, keep, l2_norm, none, reduce_kept, select, total, trace,
     trace_with,
 )
+from jaxdl.regions import adaptive_pool, pyramid_pool, region_pool
 from jaxdl.share import scan_time, tied
+from jaxdl.spectral import SpectralOuter, fft_conv
 from jaxdl.summary import summary
+from jaxdl.toeplitz import conv_matrix
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ConvOuter", "Factor", "FactorError", "Formed", "Layer", "Local", "Loss", "Many", "Outer",
-    "Scatter", "Stacked", "Sum", "Trace", "Zero", "as_function", "average_pool", "backprop_trace",
-    "batch_norm", "binary_cross_entropy", "branch", "combine", "contract", "conv", "conv_transpose",
-    "dense", "dropout", "elu", "embedding", "example_sq_norms", "flatten", "from_function",
-    "frozen", "gelu", "global_pool", "grads", "group_norm", "half_squared_error", "hinge", "huber",
-    "identity", "keep", "kl_sparsity", "l2_norm", "layer_norm", "leaf", "leaky_relu", "log_softmax",
-    "lp_pool", "map_layers", "max_pool", "maxout", "mean_squared_error", "none", "reduce_kept",
-    "relu", "remat", "repeat", "rms_norm", "scan_time", "select", "self_attention", "serial",
-    "set_statistics", "sigmoid", "silu", "skip", "softmax", "softmax_cross_entropy", "softplus",
-    "summary", "tanh", "tap", "tied", "total", "trace", "trace_with", "value_and_grad",
-    "weighted_pool",
+    "Scatter", "SpectralOuter", "Stacked", "Sum", "Trace", "Zero", "adaptive_pool", "as_function",
+    "average_pool", "backprop_trace", "batch_norm", "binary_cross_entropy", "branch", "combine",
+    "contract", "conv", "conv_matrix", "conv_transpose", "dense", "dropout", "elu", "embedding",
+    "example_sq_norms", "fft_conv", "flatten", "from_function", "frozen", "gelu", "global_pool",
+    "grads", "group_norm", "half_squared_error", "hinge", "huber", "identity", "keep",
+    "kl_sparsity", "l2_norm", "layer_norm", "leaf", "leaky_relu", "locally_connected",
+    "log_softmax", "lp_pool", "map_layers", "max_pool", "maxout", "mean_squared_error", "none",
+    "pyramid_pool", "reduce_kept", "region_pool", "relu", "remat", "repeat", "rms_norm",
+    "scan_time", "select", "self_attention", "serial", "set_statistics", "sigmoid", "silu", "skip",
+    "softmax", "softmax_cross_entropy", "softplus", "summary", "tanh", "tap", "tied", "total",
+    "trace", "trace_with", "value_and_grad", "weighted_pool",
 ]

@@ -23,40 +23,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdl.checks import check_floating, check_params
+from jaxdl.checks import check_params
+from jaxdl.correlation import correlate, correlate_input
 from jaxdl.factors import ConvOuter, Sum
 from jaxdl.layer import Layer, leaf
 from jaxdl.pytree import Static
 from jaxdl.window import (
     Padding,
     Window,
-    check_padding,
-    correlate,
-    correlate_input,
-    per_axis,
+    check_groups,
+    check_images,
+    check_kernel,
     place_window,
 )
-
-
-def _check_input(name: str, x: Array, rank: int, channels: int | None = None) -> None:
-    check_floating(name, x)
-    if len(x.shape) != rank + 2:
-        raise ValueError(
-            f"{name}: x must have {rank + 2} axes (examples, {rank} of space, channels), got shape "
-            f"{tuple(x.shape)}; reshape it, e.g. images[..., None] for one channel"
-        )
-    if channels is not None and x.shape[-1] != channels:
-        raise ValueError(
-            f"{name}: x must have {channels} channels, as init has seen it, got x.shape == "
-            f"{tuple(x.shape)}; check the layer before"
-        )
-
-
-def _check_groups(name: str, what: str, channels: int, groups: int) -> None:
-    if channels % groups:
-        raise ValueError(
-            f"{name}: {what} must be a multiple of groups ({groups}), got {channels}; change one"
-        )
 
 
 def _turned(w: Array, flip: bool) -> Array:
@@ -68,8 +47,8 @@ def _add_bias(y: Array, params: dict[str, Array]) -> Array:
 
 
 def _init(key, x, *, name, features, size, groups, use_bias, w_init, transposed):
-    _check_input(name, x, len(size))
-    _check_groups(name, "the channels of x", x.shape[-1], groups)
+    check_images(name, x, len(size))
+    check_groups(name, "the channels of x", x.shape[-1], groups)
     # The transpose is stored as the kernel of the convolution it is the transpose of.
     channels = (features, x.shape[-1]) if transposed else (x.shape[-1], features)
     shape = (*size, channels[0] // groups, channels[1])
@@ -81,7 +60,7 @@ def _fwd(params, x, *, strides, padding, dilation, groups, flip):
     w = params["w"].astype(x.dtype)
     size = w.shape[:-2]
     check_params("conv", params, b=w.shape[-1:])
-    _check_input("conv", x, len(size), w.shape[-2] * groups)
+    check_images("conv", x, len(size), w.shape[-2] * groups)
     window = place_window("conv", x.shape[1:-1], size, strides, padding, dilation, groups)
     y = _add_bias(correlate(x, _turned(w, flip), window), params)
     return y, {"x": x, "window": Static(window)}  # x: half of dw
@@ -129,7 +108,7 @@ def conv(
       ValueError: sizes, strides or groups that cannot be; a kernel larger than the padded input.
       TypeError: an integer input.
     """
-    kernel, strides, dilation = _check_settings(
+    kernel, strides, dilation = check_kernel(
         "conv", features, size, rank, strides, padding, dilation, groups
     )
     return leaf(
@@ -157,7 +136,7 @@ def _transpose_fwd(params, x, *, strides, padding, dilation, groups, features):
     w = params["w"].astype(x.dtype)
     size = w.shape[:-2]
     check_params("conv_transpose", params, b=(features,))
-    _check_input("conv_transpose", x, len(size), w.shape[-1])
+    check_images("conv_transpose", x, len(size), w.shape[-1])
     window, space = _transpose_window(x.shape[1:-1], size, strides, padding, dilation, groups)
     y = _add_bias(correlate_input(x, w, window, space), params)
     return y, {"x": x, "window": Static(window)}
@@ -224,7 +203,7 @@ def conv_transpose(
 
     Args and errors are those of `conv`.
     """
-    kernel, strides, dilation = _check_settings(
+    kernel, strides, dilation = check_kernel(
         "conv_transpose", features, size, rank, strides, padding, dilation, groups
     )
     return leaf(
@@ -250,21 +229,4 @@ def conv_transpose(
         _transpose_bwd,
         params=("w", "b") if use_bias else ("w",),
         detail=f"{features}, {'×'.join(map(str, kernel))}",
-    )
-
-
-def _check_settings(name, features, size, rank, strides, padding, dilation, groups):
-    if rank not in (1, 2, 3):
-        raise ValueError(f"{name}: rank must be 1, 2 or 3, got {rank!r}; images have rank 2")
-    if features < 1 or groups < 1:
-        raise ValueError(
-            f"{name}: features and groups must be at least 1, got {features} and {groups}; "
-            "groups=1 is the ordinary convolution"
-        )
-    _check_groups(name, "features", features, groups)
-    check_padding(name, padding, rank)
-    return (
-        per_axis(name, "size", size, rank),
-        per_axis(name, "strides", strides, rank),
-        per_axis(name, "dilation", dilation, rank),
     )

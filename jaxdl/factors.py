@@ -32,8 +32,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxdl.correlation import correlate_kernel
 from jaxdl.numerics import explicit_sharding, wide
-from jaxdl.window import Window, correlate_kernel, window_slices
+from jaxdl.window import Window, window_slices
 
 
 class Factor:

@@ -38,7 +38,9 @@ from jaxdl.window import (
     Padding,
     Window,
     add_slices,
+    check_images,
     check_padding,
+    check_rank,
     per_axis,
     place_window,
     window_slices,
@@ -46,12 +48,7 @@ from jaxdl.window import (
 
 
 def _place(name, x, size, strides, padding, ceil) -> Window:
-    check_floating(name, x)
-    if len(x.shape) != len(size) + 2:
-        raise ValueError(
-            f"{name}: x must have {len(size) + 2} axes (examples, {len(size)} of space, channels), "
-            f"got shape {tuple(x.shape)}; reshape it, or give rank"
-        )
+    check_images(name, x, len(size))
     space = x.shape[1:-1]
     ones = (1,) * len(size)
     window = place_window(name, space, size, strides, padding, ones)
@@ -167,8 +164,7 @@ def _weighted_bwd(params, kept, dy, *, spread):
 
 
 def _pool(name, fwd, bwd, size, rank, strides, padding, ceil, detail="") -> Layer:
-    if rank not in (1, 2, 3):
-        raise ValueError(f"{name}: rank must be 1, 2 or 3, got {rank!r}; images have rank 2")
+    check_rank(name, rank)
     size = per_axis(name, "size", size, rank)
     strides = size if strides is None else per_axis(name, "strides", strides, rank)
     check_padding(name, padding, rank)

@@ -100,6 +100,21 @@ def ids(rows: int, *shape: int, dtype: Any = np.int32) -> Draw:
     return lambda rng: rng.integers(0, rows, shape, dtype=dtype)
 
 
+def with_regions(x: Draw) -> Draw:
+    """Images, and three regions of each: one inside, one with all of it, one empty."""
+
+    def draw(rng):
+        images = x(rng)
+        n, *space, _ = images.shape
+        whole = [[0, size] for size in space]
+        inside = [[1, size - 1] for size in space]
+        regions = np.tile([inside, whole, [[2, 2]] * len(space)], (n, 1, 1, 1))
+        regions[0, 0, 0, 0] = 2
+        return {"x": images, "regions": jnp.asarray(regions, jnp.int32)}
+
+    return draw
+
+
 def pair(first: Draw, second: Draw) -> Draw:
     """Draws a pair of inputs."""
     return lambda rng: (first(rng), second(rng))
@@ -232,6 +247,19 @@ LAYERS = (
     Case("global_pool-mean", global_pool(), normal(N, 5, 3, 2)),
     Case("global_pool-max", global_pool("max"), distinct(N, 5, 3, 2)),
     Case("flatten", flatten(), normal(N, 5, 3, 2)),
+    Case("locally_connected", jaxdl.locally_connected(3, (2, 3)), normal(N, 4, 5, 2)),
+    Case(
+        "locally_connected-settings",
+        jaxdl.locally_connected(3, 3, rank=1, strides=2, padding="same", dilation=2),
+        normal(N, 5, 2),
+    ),
+    Case("fft_conv", jaxdl.fft_conv(5, (2, 3)), normal(N, 4, 6, 2)),
+    Case("fft_conv-flip", jaxdl.fft_conv(5, 3, padding="full", flip=True), normal(N, 4, 5, 2)),
+    Case("adaptive_pool-mean", jaxdl.adaptive_pool((2, 3)), normal(N, 5, 4, 2)),
+    Case("adaptive_pool-max", jaxdl.adaptive_pool((2, 3), kind="max"), distinct(N, 5, 4, 2)),
+    Case("pyramid_pool", jaxdl.pyramid_pool((1, 3)), distinct(N, 5, 4, 2)),
+    Case("region_pool-mean", jaxdl.region_pool("mean"), with_regions(normal(N, 5, 4, 2))),
+    Case("region_pool-max", jaxdl.region_pool("max"), with_regions(distinct(N, 5, 4, 2))),
     Case("rnn_cell", rnn_cell(3), pair(normal(N, 3), normal(N, 6))),
     Case("from_function", quadratic(), normal(N, 6), formed=True),
     Case("from_function-keyed", quadratic(True), normal(N, 6), training=True, formed=True),

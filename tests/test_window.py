@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdl import window as windows
-from jaxdl.window import add_slices, correlate_kernel, place_window, window_slices
+from jaxdl import correlation
+from jaxdl.correlation import correlate_kernel
+from jaxdl.window import add_slices, place_window, window_slices
 
 
 def drawn(*shape):
@@ -16,12 +17,12 @@ def drawn(*shape):
 @pytest.mark.parametrize("n", [1, 3, 8])
 @pytest.mark.parametrize("block", [1, 2**20])
 def test_both_ways_to_the_gradient_of_a_kernel(monkeypatch, n, block):
-    monkeypatch.setattr(windows, "_BLOCK_ELEMENTS", block * 200)
+    monkeypatch.setattr(correlation, "_BLOCK_ELEMENTS", block * 200)
     window = place_window("test", (7, 6), (3, 2), (2, 1), "same", (1, 2))
     x, dy = drawn(n, 7, 6, 3), drawn(n, *window.out((7, 6)), 4)
-    by_patches = windows._kernel_by_patches(x, dy, window)
+    by_patches = correlation._kernel_by_patches(x, dy, window)
     np.testing.assert_allclose(
-        by_patches, windows._kernel_by_library(x, dy, window), rtol=1e-11, atol=1e-12
+        by_patches, correlation._kernel_by_library(x, dy, window), rtol=1e-11, atol=1e-12
     )
 
 

@@ -11,8 +11,10 @@ from jax.typing import ArrayLike
 
 from jaxdl.train.step import Step, TrainState
 
-# Keeps shuffles apart from the keys of steps, which fold small numbers into the same key.
+# Keep shuffles and augmentation apart from the keys of steps, which fold small numbers into the
+# same key.
 _EPOCH_STREAM = 0x65706F63
+_AUGMENT_STREAM = 0x6175676D
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -48,7 +50,11 @@ def epoch_indices(key: Array, epoch: Any, n: int, batch: int) -> Array:
 
 
 def make_epoch(
-    step: Step, *, batch: int, prepare: Callable[[Array], Array] = lambda x: x
+    step: Step,
+    *,
+    batch: int,
+    prepare: Callable[[Array], Array] = lambda x: x,
+    augment: Callable[[Array, Array], Array] | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Any]]]:
     """``(state, x, target, epoch) -> (state, metrics)``, one compiled call an epoch.
 
@@ -57,6 +63,8 @@ def make_epoch(
       batch: examples a step.
       prepare: applied to the inputs of a batch inside the step; keep pixels as uint8 on the
         device and scale them here.
+      augment: ``(key, x) -> x`` on the prepared inputs of a batch, with a key of its own for
+        every step; e.g. ``batched(partial(random_shift, most=1))`` of `jaxdl.data.augment`.
 
     The returned function is jitted and donates the state. `x` and `target` hold all examples
     on their first axis. The metrics of all steps come back stacked.
@@ -68,8 +76,15 @@ def make_epoch(
                 f"make_epoch: x and target must have equally many examples, got {len(x)} and "
                 f"{len(target)}; check how they were split"
             )
-        order = epoch_indices(state.key, epoch, len(x), batch)
-        return lax.scan(lambda s, rows: step(s, prepare(x[rows]), target[rows]), state, order)
+        stream = jax.random.fold_in(state.key, _AUGMENT_STREAM)
+
+        def one(state: TrainState, rows: Array):
+            inputs = prepare(x[rows])
+            if augment is not None:
+                inputs = augment(jax.random.fold_in(stream, state.step), inputs)
+            return step(state, inputs, target[rows])
+
+        return lax.scan(one, state, epoch_indices(state.key, epoch, len(x), batch))
 
     return jax.jit(run, donate_argnums=0)
 
