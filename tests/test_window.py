@@ -1,12 +1,14 @@
 """Windows: the two ways to a kernel's gradient, and which of them each platform runs."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxdl import correlation
-from jaxdl.correlation import correlate_kernel
+from jaxdl.correlation import correlate, correlate_kernel
 from jaxdl.window import add_slices, place_window, window_slices
 
 
@@ -26,17 +28,37 @@ def test_both_ways_to_the_gradient_of_a_kernel(monkeypatch, n, block):
     )
 
 
-@pytest.mark.parametrize(
-    ("platform", "by_library"), [("cpu", False), ("cuda", True), ("tpu", True)]
-)
-def test_the_way_each_platform_takes(platform, by_library):
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+@pytest.mark.parametrize("channels", [2, 8])
+def test_the_way_each_platform_takes(platform, channels):
     window = place_window("test", (8, 8), (3, 3), (1, 1), "valid", (1, 1))
-    traced = jax.jit(lambda x, dy: correlate_kernel(x, dy, window)).trace(
-        jnp.ones((4, 8, 8, 2), jnp.float32), jnp.ones((4, 6, 6, 3), jnp.float32)
-    )
-    text = traced.lower(lowering_platforms=(platform,)).as_text()
-    assert ("stablehlo.convolution" in text) == by_library
-    assert ("stablehlo.while" in text) == (not by_library)
+    x, w, dy = (jnp.ones(s, jnp.float32) for s in ((4, 8, 8, channels), (3, 3, channels, 3),
+                                                   (4, 6, 6, 3)))  # fmt: skip
+
+    def lowered(f, *arrays):
+        text = jax.jit(f).trace(*arrays).lower(lowering_platforms=(platform,)).as_text()
+        names = ("convolution", "dot_general", "while")
+        return tuple(f"stablehlo.{name}" in text for name in names)
+
+    library, strips, patches = (True, False, False), (False, True, False), (False, True, True)
+    few, on_cpu = channels == 2, platform == "cpu"
+    forward = lowered(lambda x, w: correlate(x, w, window), x, w)
+    assert forward == (strips if on_cpu and few else library)
+    kernel = lowered(lambda x, dy: correlate_kernel(x, dy, window), x, dy)
+    assert kernel == ((strips if few else patches) if on_cpu else library)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 7])
+@pytest.mark.parametrize("space", [(9,), (8, 10), (3, 4, 9)])
+def test_strips_are_the_convolution_of_the_library(space, size):
+    window = place_window("test", space, (*(2, 3)[: len(space) - 1], size), (1,) * len(space),
+                          "same", (1,) * len(space))  # fmt: skip
+    x, w = drawn(2, *space, 3), drawn(*window.size, 3, 4)
+    dy = drawn(2, *space, 4)
+    close = partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-12)
+    close(correlation._by_strips(x, w, window), correlation._by_library(x, w, window))
+    by_library = correlation._kernel_by_library(x, dy, window)
+    close(correlation._kernel_by_strips(x, dy, window), by_library)
 
 
 def test_slices_and_their_transpose():
