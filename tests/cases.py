@@ -8,7 +8,7 @@ zero biases and unit scales hide errors.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from math import prod
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -29,6 +29,7 @@ from jaxdl import (
     flatten,
     frozen,
     global_pool,
+    group_norm,
     layer_norm,
     lp_pool,
     max_pool,
@@ -47,7 +48,16 @@ from jaxdl.checks import is_inexact
 from jaxdl.factors import Factor, Outer, Sum
 from jaxdl.layer import Layer, from_function, leaf
 from jaxdl.loss import Loss
-from jaxdl.models import mlp, transformer_block, transformer_stack
+from jaxdl.models import (
+    convnet,
+    inception_module,
+    mlp,
+    residual_block,
+    sparse_autoencoder,
+    sparse_autoencoder_loss,
+    transformer_block,
+    transformer_stack,
+)
 from jaxdl.reducers import Reducer, grads
 
 N = 4
@@ -303,6 +313,14 @@ MODELS = (
     Case("tap", serial(dense(5), tap(), tanh(), dense(3)), normal(N, 6), tapped=True),
     Case("mlp", mlp([5, 3, 2]), normal(N, 6)),
     Case("mlp-dropout", mlp([5, 3], dropout_rate=0.4), normal(N, 6), True),
+    Case("convnet", convnet([3], classes=5, hidden=[4], activation=tanh), normal(N, 5, 4, 2)),
+    Case("inception", inception_module(2, 3, 1, 2, 1, 3, activation=tanh), distinct(N, 3, 4, 2)),
+    Case(
+        "residual_block",
+        residual_block(4, strides=2, change=True, norm=partial(group_norm, 2), activation=tanh),
+        normal(N, 3, 5, 2),
+    ),
+    Case("sparse_autoencoder", sparse_autoencoder(5, 6), normal(N, 6)),
     Case(
         "serial-lenet",
         serial(
@@ -388,6 +406,11 @@ LOSSES = (
     ),
     Case("kl_sparsity", loss_layer(jaxdl.kl_sparsity(0.2)), uniform(N, 5)),
     Case("kl_sparsity-where", loss_layer(jaxdl.kl_sparsity(), None, _REAL), uniform(N, 5)),
+    Case(
+        "sparse_autoencoder_loss-where",
+        loss_layer(sparse_autoencoder_loss(0.2, 1.5), _TARGET[:, :2], _REAL),
+        uniform(N, 5),
+    ),
 )
 
 CASES = (*LAYERS, *MODELS, *LOSSES)
