@@ -141,6 +141,28 @@ def test_prepare_works_on_the_batch_inside_the_step():
     leaves_close(a.params, b.params)
 
 
+def test_augmentation_has_another_key_at_every_step_and_the_same_in_every_run():
+    x, y = problem(16)
+    model, tx = mlp([3]), optax.sgd(0.0)
+    step = make_step(model, LOSS, tx)
+
+    def noisy(key, x):
+        return x + jax.random.normal(key, x.shape, x.dtype)
+
+    def losses(seed):
+        # one batch with all examples, and no learning: only the noise differs between steps
+        epoch, state = make_epoch(step, batch=16, augment=noisy), init_state(model, tx, x, seed)
+        found = []
+        for number in range(3):
+            state, metrics = epoch(state, x, y, number)
+            found.append(float(metrics["loss"][0]))
+        return found
+
+    first = losses(0)
+    assert len(set(first)) == 3
+    assert first == losses(0)
+
+
 def test_a_run_learns_and_compiles_its_epoch_once():
     x, y = problem(256)
     model, tx = mlp([32, 3]), optax.adam(1e-2)
