@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxdl.numerics import wide
+from jaxdl.numerics import explicit_sharding, wide
 from jaxdl.window import Window, window_slices
 
 _LETTERS = {1: "W", 2: "HW", 3: "DHW"}
@@ -167,7 +167,8 @@ def _kernel_by_patches(x: Array, dy: Array, window: Window) -> Array:
 
 def _strips_pay(x: Array, window: Window) -> bool:
     dense = {*window.strides, *window.dilation, window.groups} == {1}
-    return dense and x.shape[-1] <= _FEW_CHANNELS
+    # split over Explicit axes, examples cannot be told from strips in a reshape
+    return dense and x.shape[-1] <= _FEW_CHANNELS and explicit_sharding(x) is None
 
 
 def _strips(x: Array, window: Window) -> Array:
@@ -204,7 +205,7 @@ def _by_strips(x: Array, w: Array, window: Window) -> Array:
     inside = ((places >= 0) & (places < size[-1]))[:, :, None, None]
     kernel = w.reshape(-1, size[-1], c, features)[:, np.clip(places, 0, size[-1] - 1)]
     matrix = jnp.where(inside, kernel, 0).swapaxes(2, 3).reshape(-1, _STRIP * features)
-    y = _strips(x, window) @ matrix
+    y = jnp.matmul(_strips(x, window), matrix, preferred_element_type=wide(x.dtype)).astype(x.dtype)
     out = window.out(x.shape[1:-1])
     return y.reshape(*y.shape[:-2], -1, features)[..., : out[-1], :]
 

@@ -76,14 +76,20 @@ def _group_init(key, x, *, groups):
 
 def _grouped(array: Array, groups: int) -> Array:
     """(N, *space, C) as (N, places, groups, C/groups)."""
-    return array.reshape(len(array), -1, groups, array.shape[-1] // groups)
+    # in two steps: under Explicit mesh axes a reshape changes one group of axes at a time
+    by_place = array.reshape(len(array), -1, array.shape[-1])
+    return by_place.reshape(*by_place.shape[:2], groups, array.shape[-1] // groups)
+
+
+def _ungrouped(array: Array, shape: tuple[int, ...]) -> Array:
+    return array.reshape(*array.shape[:2], shape[-1]).reshape(shape)
 
 
 def _group_fwd(params, x, *, groups, epsilon):
     check_params("group_norm", params, scale=(None,), shift=params["scale"].shape)
     _check("group_norm", x, len(params["scale"]))
     normal, r = _normalise(_grouped(x.astype(wide(x.dtype)), groups), (1, 3), epsilon)
-    normal = normal.reshape(x.shape)
+    normal = _ungrouped(normal, x.shape)
     return _scaled(normal, params, x.dtype), {"normal": normal.astype(x.dtype), "r": r}
 
 
@@ -92,7 +98,7 @@ def _group_bwd(params, residuals, dy, *, groups):
     dnormal = dy.astype(r.dtype) * params["scale"].astype(r.dtype)
     dx = _normalise_bwd(_grouped(normal, groups), r, _grouped(dnormal, groups), (1, 3))
     factors = {"scale": Sum(dy.astype(r.dtype) * normal), "shift": Sum(dy)}
-    return factors, dx.reshape(dy.shape).astype(dy.dtype)
+    return factors, _ungrouped(dx, dy.shape).astype(dy.dtype)
 
 
 def group_norm(groups: int, *, epsilon: float = 1e-5) -> Layer:

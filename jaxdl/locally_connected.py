@@ -44,7 +44,9 @@ def _init(key, x, *, features, size, place, use_bias, w_init):
 def _patches(x, window):
     """(N, P, m): the values under the window at every place, place by place of the window."""
     slices = jnp.stack(window_slices(x, window), axis=-2)
-    return slices.reshape(len(x), prod(window.out(x.shape[1:-1])), -1)
+    # in two steps: under Explicit mesh axes a reshape merges one group of axes at a time
+    by_place = slices.reshape(len(x), -1, *slices.shape[-2:])
+    return by_place.reshape(*by_place.shape[:2], -1)
 
 
 def _fwd(params, x, *, size, place):
@@ -68,7 +70,7 @@ def _bwd(params, residuals, dy):
     if "b" in params:
         factors |= {"b": Sum(dy)}
     dpatch = jnp.einsum("npk,pmk->npm", d, params["w"].astype(dy.dtype))
-    parts = dpatch.reshape(*dy.shape[:-1], -1, x.shape[-1])
+    parts = dpatch.reshape(*dy.shape[:-1], -1).reshape(*dy.shape[:-1], -1, x.shape[-1])
     slices = [parts[..., i, :] for i in range(parts.shape[-2])]
     return factors, add_slices(slices, window, x.shape[1:-1])
 

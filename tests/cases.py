@@ -313,7 +313,11 @@ MODELS = (
     Case("tap", serial(dense(5), tap(), tanh(), dense(3)), normal(N, 6), tapped=True),
     Case("mlp", mlp([5, 3, 2]), normal(N, 6)),
     Case("mlp-dropout", mlp([5, 3], dropout_rate=0.4), normal(N, 6), True),
-    Case("convnet", convnet([3], classes=5, hidden=[4], activation=tanh), normal(N, 5, 4, 2)),
+    Case(
+        "convnet",
+        convnet([3], classes=5, hidden=[6], activation=tanh, pool=average_pool),
+        normal(N, 5, 4, 2),
+    ),
     Case("inception", inception_module(2, 3, 1, 2, 1, 3, activation=tanh), distinct(N, 3, 4, 2)),
     Case(
         "residual_block",
