@@ -60,7 +60,7 @@ def test_lengths_are_the_next_without_large_primes():
 
 def test_in_one_dimension_it_is_the_toeplitz_matrix_of_scipy():
     w = np.array([1.0, 2.0, 3.0])
-    matrix = jd.conv_matrix(w[:, None, None], (5,), padding="full", flip=True)
+    matrix = jd.conv_matrix(jnp.asarray(w)[:, None, None], (5,), padding="full", flip=True)
     column, row = np.r_[w, np.zeros(4)], np.r_[1.0, np.zeros(4)]
     np.testing.assert_array_equal(matrix.T, linalg.toeplitz(column, row))
 
