@@ -12,6 +12,8 @@ On GPU and TPU all three are XLA's convolutions. On the CPU XLA has no good kern
 of the kernel, nor for few channels, and matrix products take their place:
 
 - the gradient of the kernel comes from patches of a few images at a time, one product each;
+- with few channels, dx comes from patches of dy along the last axis: one product gives what each of
+  them adds to the places under the kernel's other axes;
 - with few channels, y and dw come from *strips*: what lies under the kernel at four neighbouring
   places of the last axis, times a matrix in which the kernel stands four times, each time one
   place further down. Its zeros cost less than narrow products do.
@@ -19,6 +21,7 @@ of the kernel, nor for few channels, and matrix products take their place:
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -27,11 +30,13 @@ import numpy as np
 from jax import Array, lax
 
 from jaxdl.numerics import explicit_sharding, wide
-from jaxdl.window import Window, window_slices
+from jaxdl.window import Window, add_slices
 
 _LETTERS = {1: "W", 2: "HW", 3: "DHW"}
-_BLOCK_ELEMENTS = 2**20  # of the patches in one matrix product on the CPU: 4 MB in float32
+BLOCK_ELEMENTS = 2**19  # of the patches in one matrix product on the CPU: 2 MB in float32
 _FEW_CHANNELS = 4  # up to so many, strips pay
+_VECTOR = 8  # numbers that one instruction works on: with fewer outputs XLA's convolution is slow
+_WIDE_PATCH = 128  # beyond so many numbers, copying patches costs more than is gained
 _STRIP = 4  # places of a strip
 
 
@@ -66,6 +71,18 @@ def _by_library(x: Array, w: Array, window: Window) -> Array:
 
 def correlate_input(dy: Array, w: Array, window: Window, space: Sequence[int]) -> Array:
     """The transpose of `correlate` in x: (N, *out, K) and the kernel to (N, *space, C)."""
+    narrow = w.shape[-2] < _VECTOR and window.size[-1] * w.shape[-1] <= _WIDE_PATCH
+    if not (narrow and _dense(window) and explicit_sharding(dy) is None):
+        return _input_by_library(dy, w, window, space)
+    return lax.platform_dependent(
+        dy,
+        w,
+        cpu=lambda dy, w: _input_by_rows(dy, w, window, space),
+        default=lambda dy, w: _input_by_library(dy, w, window, space),
+    )
+
+
+def _input_by_library(dy: Array, w: Array, window: Window, space: Sequence[int]) -> Array:
     *size, c, k = w.shape
     groups = window.groups
     # kernel turned round and its channels exchanged, group by group
@@ -87,6 +104,42 @@ def correlate_input(dy: Array, w: Array, window: Window, space: Sequence[int]) -
         feature_group_count=groups,
         dimension_numbers=_axes(window),
     )
+
+
+def _input_by_rows(dy: Array, w: Array, window: Window, space: Sequence[int]) -> Array:
+    *size, last, c, k = w.shape
+    before, width = last - 1 - window.padding[-1][0], space[-1]
+    shifts = (before, width + last - 1 - before - dy.shape[-2], 0)
+    others = prod(size)  # places of the kernel's other axes
+    rows = replace(window, size=(*size, 1), padding=(*window.padding[:-1], (0, 0)))
+    matrix = jnp.flip(w.reshape(-1, last, c, k), 1).transpose(1, 3, 0, 2).reshape(last * k, -1)
+
+    def of_block(dy):
+        dy = lax.pad(dy, jnp.zeros((), dy.dtype), [*[(0, 0, 0)] * (dy.ndim - 2), shifts, (0, 0, 0)])
+        patches = [lax.slice_in_dim(dy, q, q + width, axis=-2) for q in range(last)]
+        product = jnp.matmul(jnp.concatenate(patches, axis=-1), matrix)
+        product = product.reshape(*product.shape[:-1], others, c)
+        return add_slices([product[..., i, :] for i in range(others)], rows, space)
+
+    work = prod(dy.shape[1:-2]) * width * sum(matrix.shape)
+    dx = lax.map(of_block, _blocks(dy, work, BLOCK_ELEMENTS))
+    return dx.reshape(dx.shape[0] * dx.shape[1], *space, c)[: len(dy)]
+
+
+def _blocks(array: Array, work: int, most: int) -> Array:
+    """(N, …) to (blocks, images of a block, …): equal blocks of at most `most` / `work` images.
+
+    Behind the last image stand zeros, at most one a block.
+    """
+    n = len(array)
+    count = max(1, -(-n // max(1, most // work)))
+    each = -(-n // count)
+    padded = lax.pad(
+        array,
+        jnp.zeros((), array.dtype),
+        [(0, count * each - n, 0)] + [(0, 0, 0)] * (array.ndim - 1),
+    )
+    return padded.reshape(count, each, *array.shape[1:])
 
 
 def correlate_kernel(x: Array, dy: Array, window: Window, out_sharding: Any = None) -> Array:
@@ -134,41 +187,56 @@ def _kernel_by_library(x: Array, dy: Array, window: Window, out_sharding: Any = 
 def _kernel_by_patches(x: Array, dy: Array, window: Window) -> Array:
     """Patches of a few images, as a matrix, times their cotangents; summed over the blocks.
 
-    A block is small enough for its patches to stay in the cache, and large enough for the product
-    to be worth two threads.
+    The places stand in the columns of the matrix: its product with dy then contracts the axes in
+    which matrix products are fastest. A block is small enough for its patches to stay in the cache,
+    and large enough for the product to be worth two threads.
     """
-    n, *out, k = dy.shape
-    c, places = x.shape[-1], prod(window.size)
-    block = max(1, min(n, _BLOCK_ELEMENTS // (prod(out) * places * c)))
-    missing = -n % block  # zeros add nothing to the sum
-
-    def blocks(array: Array) -> Array:
-        padded = jnp.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
-        return padded.reshape(-1, block, *array.shape[1:])
+    k, rows = dy.shape[-1], prod(window.size) * x.shape[-1]
+    work = prod(dy.shape[1:-1]) * rows
+    x = jnp.moveaxis(_blocks(x, work, BLOCK_ELEMENTS), -1, 1)  # (blocks, C, images, *space)
+    dy = _blocks(dy, work, BLOCK_ELEMENTS)  # zeros add nothing to the sum
 
     def step(total, images):
         x, dy = images
-        patches = jnp.concatenate(window_slices(x, window), axis=-1).reshape(-1, places * c)
-        product = lax.dot_general(
-            patches,
-            dy.reshape(-1, k),
-            (((0,), (0,)), ((), ())),
+        product = jnp.matmul(
+            columns(x, window),
+            dy.reshape(prod(dy.shape[:-1]), k),
             preferred_element_type=total.dtype,
         )
         return total + product, None
 
-    zero = jnp.zeros((places * c, k), wide(x.dtype))
-    total, _ = lax.scan(step, zero, (blocks(x), blocks(dy)))
-    return total.reshape(*window.size, c, k)
+    total, _ = lax.scan(step, jnp.zeros((rows, k), wide(x.dtype)), (x, dy))
+    return total.reshape(*window.size, x.shape[1], k)
+
+
+def columns(x: Array, window: Window) -> Array:
+    """(C, ..., *space) to (size·C, ...·out): in each column what lies under the kernel somewhere.
+
+    One axis after the other: the strided copies of the first are the fewest.
+    """
+    c, rank = len(x), len(window.size)
+    first = x.ndim - rank
+    out = window.out(x.shape[first:])
+    pairs = [(0, 0, 0)] * first + [(*pair, 0) for pair in window.padding]
+    x = lax.pad(x, jnp.zeros((), x.dtype), pairs)
+    for i in reversed(range(rank)):
+        axis, step = x.ndim - rank + i, window.strides[i]
+        starts = range(0, window.extent[i], window.dilation[i])
+        ends = (out[i] - 1) * step + 1
+        x = jnp.stack([lax.slice_in_dim(x, q, q + ends, step, axis) for q in starts])
+    return x.reshape(prod(window.size) * c, prod(x.shape[rank + 1 :]))
 
 
 # --- strips -------------------------------------------------------------------------------------
 
 
+def _dense(window: Window) -> bool:
+    return {*window.strides, *window.dilation, window.groups} == {1}
+
+
 def _strips_pay(x: Array, window: Window) -> bool:
-    dense = {*window.strides, *window.dilation, window.groups} == {1}
     # split over Explicit axes, examples cannot be told from strips in a reshape
-    return dense and x.shape[-1] <= _FEW_CHANNELS and explicit_sharding(x) is None
+    return _dense(window) and x.shape[-1] <= _FEW_CHANNELS and explicit_sharding(x) is None
 
 
 def _strips(x: Array, window: Window) -> Array:
@@ -207,7 +275,8 @@ def _by_strips(x: Array, w: Array, window: Window) -> Array:
     matrix = jnp.where(inside, kernel, 0).swapaxes(2, 3).reshape(-1, _STRIP * features)
     y = jnp.matmul(_strips(x, window), matrix, preferred_element_type=wide(x.dtype)).astype(x.dtype)
     out = window.out(x.shape[1:-1])
-    return y.reshape(*y.shape[:-2], -1, features)[..., : out[-1], :]
+    y = y.reshape(*y.shape[:-2], _STRIP * y.shape[-2], features)
+    return y[..., : out[-1], :]
 
 
 def _kernel_by_strips(x: Array, dy: Array, window: Window) -> Array:

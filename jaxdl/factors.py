@@ -25,16 +25,15 @@ In every factor but ``Formed`` and ``Stacked`` the first axis of every array cou
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdl.correlation import correlate_kernel
+from jaxdl.correlation import columns, correlate_kernel
 from jaxdl.numerics import explicit_sharding, wide
-from jaxdl.window import Window, window_slices
+from jaxdl.window import Window
 
 
 class Factor:
@@ -146,8 +145,8 @@ class ConvOuter(Factor):
         not matter to norms and inner products, and is not restored.
         """
         n, k = len(self.d), self.d.shape[-1]
-        patches = jnp.stack(window_slices(self._images(self.x), self.window), axis=-2)
-        return Outer(patches.reshape(n, -1, prod(patches.shape[-2:])), self.d.reshape(n, -1, k))
+        patches = jax.vmap(lambda x: columns(jnp.moveaxis(self._images(x), -1, 0), self.window))
+        return Outer(patches(self.x).swapaxes(1, 2), self.d.reshape(n, -1, k))
 
 
 @jax.tree_util.register_dataclass

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec
 
+from jaxdl.correlation import BLOCK_ELEMENTS
 from jaxdl.factors import (
     ConvOuter,
     Factor,
@@ -99,7 +100,8 @@ def example_sq_norms(
     ‖Σₜ aₜ⊗dₜ‖² = Σₜₛ (aₜ·aₛ)(dₜ·dₛ), from two T × T products of an example's positions
     (Goodfellow 2015, arXiv:1510.01799, without positions; Li et al. 2022, arXiv:2110.05679, with).
     Where an example has so many positions that this would cost more than its gradient, the
-    gradients are formed one example at a time. Add the leaves up with `total`.
+    gradients are formed one example at a time; those of a convolution for as many examples at a
+    time as their patches fill 2 MB (float32). Add the leaves up with `total`.
 
     Raises:
       FactorError: the layer gives an already formed gradient, which has no examples in it.
@@ -199,7 +201,9 @@ def _inner_of_patches(f: ConvOuter, param: Array) -> Array:
             return jnp.sum(_gram(rows.a, rows.a) * _gram(rows.d, rows.d))
         return jnp.sum(jnp.square(rows.form(matrix)))
 
-    return _each_example(one, f, param, batch_size=4)
+    places = f.d.size // (f.d.shape[0] * f.d.shape[-1])
+    patches = places * (param.size // param.shape[-1])  # numbers in those of one example
+    return _each_example(one, f, param, batch_size=max(1, BLOCK_ELEMENTS // patches))
 
 
 def _inner_one_by_one(f: Factor, g: Factor, param: Array) -> Array:

@@ -1,5 +1,6 @@
-"""Windows: the two ways to a kernel's gradient, and which of them each platform runs."""
+"""Windows, and which form of the three products each platform runs."""
 
+import re
 from functools import partial
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxdl as jd
 from jaxdl import correlation
 from jaxdl.correlation import correlate, correlate_kernel
 from jaxdl.window import add_slices, place_window, window_slices
@@ -14,18 +16,6 @@ from jaxdl.window import add_slices, place_window, window_slices
 
 def drawn(*shape):
     return jnp.asarray(np.random.default_rng(0).normal(size=shape))
-
-
-@pytest.mark.parametrize("n", [1, 3, 8])
-@pytest.mark.parametrize("block", [1, 2**20])
-def test_both_ways_to_the_gradient_of_a_kernel(monkeypatch, n, block):
-    monkeypatch.setattr(correlation, "_BLOCK_ELEMENTS", block * 200)
-    window = place_window("test", (7, 6), (3, 2), (2, 1), "same", (1, 2))
-    x, dy = drawn(n, 7, 6, 3), drawn(n, *window.out((7, 6)), 4)
-    by_patches = correlation._kernel_by_patches(x, dy, window)
-    np.testing.assert_allclose(
-        by_patches, correlation._kernel_by_library(x, dy, window), rtol=1e-11, atol=1e-12
-    )
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
@@ -46,6 +36,40 @@ def test_the_way_each_platform_takes(platform, channels):
     assert forward == (strips if on_cpu and few else library)
     kernel = lowered(lambda x, dy: correlate_kernel(x, dy, window), x, dy)
     assert kernel == ((strips if few else patches) if on_cpu else library)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+@pytest.mark.parametrize(
+    ("channels", "settings", "ordinary", "exchanged"),
+    [
+        pytest.param(2, {}, 0, 0, id="few channels"),
+        pytest.param(8, {}, 2, 0, id="many"),
+        pytest.param(2, {"strides": 2}, 2, 0, id="strides"),
+        pytest.param(2, {"dilation": 2}, 2, 0, id="dilation"),
+        pytest.param(8, {"groups": 4}, 2, 1, id="groups"),
+    ],
+)
+@pytest.mark.parametrize("make", [jd.conv, jd.conv_transpose], ids=["conv", "transpose"])
+def test_convolutions_left_to_xla(make, channels, settings, ordinary, exchanged, platform):
+    """On the CPU none sums over examples with the channels in their place, but for groups.
+
+    Elsewhere a layer and its backward are three convolutions: for y, for dx, and that for dw.
+    """
+    layer = make(channels, 3, **settings)
+    x = jnp.ones((4, 9, 8, channels), jnp.float32)
+
+    def forward_and_backward(params, x):
+        y, residuals = layer.fwd(params, x)
+        return y, layer.bwd(params, residuals, y)
+
+    params = jax.eval_shape(lambda: layer.init(jax.random.key(0), x))
+    traced = jax.jit(forward_and_backward).trace(params, x)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    inputs = re.findall(r"dim_numbers = \[([^]]*)\]x", text)
+    assert len(inputs) == text.count("stablehlo.convolution")
+    counts = inputs.count("b, 0, 1, f"), inputs.count("f, 0, 1, b")
+    assert counts == ((ordinary, exchanged) if platform == "cpu" else (2, 1))
+    assert sum(counts) == len(inputs)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 7])

@@ -19,19 +19,30 @@ Times = Mapping[str, np.ndarray]
 
 
 def interleave(
-    sides: Mapping[str, Callable[[], Any]], repetitions: int, out: Run, *, warmup: int = 2
+    sides: Mapping[str, Callable[[], Any]],
+    repetitions: int,
+    out: Run,
+    *,
+    warmup: int = 2,
+    lead: int = 0,
+    pause: float = 0.0,
 ) -> Times:
     """Seconds of every side, one array each; results are waited for.
 
-    The order of the sides turns from one round to the next, so that none always comes first.
+    The order is drawn anew for each round: a side that leaves threads or caches busy troubles
+    another one each time. Libraries whose threads wait busily need `pause` seconds between the
+    sides to fall asleep, and then `lead` uncounted calls of each side to wake up again.
     """
     if repetitions < 1:
         raise ValueError(f"bench: repetitions must be at least 1, got {repetitions}; 20 is usual")
     names = list(sides)
     times: dict[str, list[float]] = {name: [] for name in names}
-    for i in out.progress(warmup + repetitions, "rounds"):
-        turn = i % len(names)
-        for name in names[turn:] + names[:turn]:
+    rng = np.random.default_rng(0)
+    for _ in out.progress(warmup + repetitions, "rounds"):
+        for name in rng.permutation(names):
+            time.sleep(pause)
+            for _ in range(lead):
+                jax.block_until_ready(sides[name]())
             start = time.perf_counter()
             jax.block_until_ready(sides[name]())
             times[name].append(time.perf_counter() - start)
