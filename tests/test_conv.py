@@ -1,11 +1,8 @@
-"""Convolution: against SciPy, PyTorch and jax.grad over random settings, and its errors."""
+"""Convolution: a worked example, norms, errors; against other libraries: test_parity_random."""
 
 # Wrong arguments are given on purpose.
 # pyright: reportArgumentType=false
 
-import itertools
-
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,81 +12,10 @@ from scipy import signal
 import jaxdl as jd
 
 KEY = jax.random.key(0)
-RNG = np.random.default_rng(0)
-PADDINGS = ("valid", "same", "full", 1)
-GRID = list(itertools.product((1, 2, 3), (1, 2), (1, 2), (1, 2), PADDINGS, (False, True)))
 
 
 def drawn(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
-
-
-def run(layer, x, seed):
-    params = layer.init(KEY, x)
-    y, residuals = layer.fwd(params, x)
-    dy = drawn(seed, *y.shape)
-    return params, y, dy, *layer.bwd(params, residuals, dy)
-
-
-@pytest.mark.parametrize("make", [jd.conv, jd.conv_transpose], ids=["conv", "transpose"])
-@pytest.mark.parametrize("part", range(4))
-def test_both_paths_agree_over_all_settings(make, part):
-    """rank × stride × dilation × groups × padding × flip, a part of them in every test."""
-    for i, (rank, strides, dilation, groups, padding, flip) in list(enumerate(GRID))[part::12]:
-        if make is jd.conv_transpose and (flip or padding == "full"):
-            continue
-        turned = {"flip": flip} if make is jd.conv else {}
-        layer = make(
-            4, (3, 2, 2)[:rank], rank=rank, strides=strides, dilation=dilation, groups=groups,
-            padding=padding, **turned,
-        )  # fmt: skip
-        x = drawn(i, 3, *(7, 6, 5)[:rank], 2)
-        params, _, dy, gradient, dx = run(layer, x, i)
-        expected = jax.vjp(layer.apply, params, x)[1](dy)
-        chex.assert_trees_all_close((gradient, dx), expected, rtol=1e-10, atol=1e-11)
-
-
-@pytest.mark.parametrize("i", range(12))
-def test_convolution_is_that_of_pytorch(i):
-    torch = pytest.importorskip("torch")
-    functional = torch.nn.functional
-    rng = np.random.default_rng(i)
-    rank, groups = 1 + i % 3, int(rng.integers(1, 3))
-    size = tuple(map(int, rng.integers(1, 4, rank)))
-    strides, dilation = (tuple(map(int, rng.integers(1, 3, rank))) for _ in range(2))
-    padding = tuple(map(int, rng.integers(0, 2, rank)))
-    settings = {"stride": strides, "padding": padding, "dilation": dilation, "groups": groups}
-    first = (0, rank + 1, *range(1, rank + 1))
-    for make, name in ((jd.conv, f"conv{rank}d"), (jd.conv_transpose, f"conv_transpose{rank}d")):
-        layer = make(
-            4, size, rank=rank, strides=strides, padding=padding, dilation=dilation, groups=groups
-        )
-        x = drawn(i, 2, *(8, 7, 6)[:rank], 2)
-        params, y, dy, gradient, dx = run(layer, x, i)
-        tx = torch.tensor(np.transpose(x, first), requires_grad=True)
-        # kernels: (K, C/groups, *size) for both, since ours is that of the convolution
-        tw = torch.tensor(
-            np.transpose(params["w"], (rank + 1, rank, *range(rank))), requires_grad=True
-        )
-        tb = torch.tensor(np.asarray(params["b"]), requires_grad=True)
-        ty = getattr(functional, name)(tx, tw, tb, **settings)
-        ty.backward(torch.tensor(np.transpose(dy, first)))
-        close = np.testing.assert_allclose
-        close(np.transpose(y, first), ty.detach(), rtol=1e-10, atol=1e-11)
-        close(np.transpose(dx, first), tx.grad, rtol=1e-10, atol=1e-11)
-        close(gradient["b"], tb.grad, rtol=1e-10, atol=1e-11)
-        dw = np.transpose(tw.grad.numpy(), (*range(2, rank + 2), 1, 0))
-        close(gradient["w"], dw, rtol=1e-10, atol=1e-11)
-
-
-@pytest.mark.parametrize("padding", ["valid", "full"])
-@pytest.mark.parametrize("flip", [False, True])
-def test_one_channel_is_that_of_scipy(padding, flip):
-    x, w = RNG.normal(size=(7, 6)), RNG.normal(size=(3, 2))
-    there = signal.convolve2d if flip else signal.correlate2d
-    layer = jd.conv(1, (3, 2), padding=padding, flip=flip, use_bias=False)
-    y = layer.apply({"w": jnp.asarray(w)[..., None, None]}, jnp.asarray(x)[None, ..., None])
-    np.testing.assert_allclose(y[0, ..., 0], there(x, w, padding), rtol=1e-12)
 
 
 def test_the_worked_example_of_correlation_and_convolution():
