@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix
 
 import jaxdl
+from experiments._digits_parts import given
 from experiments._run import Run
 from jaxdl.data import Dataset
 from jaxdl.train import predict
@@ -41,7 +42,8 @@ def curves(out: Run, runs: list[Trained]) -> None:
         axes.grid(alpha=0.3, which="both")
     caption = (
         f"Loss and test error by epoch, {len(runs)} seeds. The training loss is measured with "
-        "dropout, the test loss (cross-entropy) without."
+        "dropout and on images as they are turned and moved, the test loss (cross-entropy) without "
+        "either."
     )
     out.figure("curves", fig, caption)
 
@@ -66,7 +68,6 @@ def wrong_images(out: Run, data: Dataset, predicted: np.ndarray, most: int = 40)
     if not wrong.size:
         out.text("The first seed gets every test image right.")
         return
-    side = math.isqrt(data.x_test.shape[1])
     columns = min(10, wrong.size)
     rows = math.ceil(min(wrong.size, most) / columns)
     fig, grid = plt.subplots(
@@ -75,7 +76,7 @@ def wrong_images(out: Run, data: Dataset, predicted: np.ndarray, most: int = 40)
     for axes in grid.flat:
         axes.axis("off")
     for axes, i in zip(grid.flat, wrong[:most], strict=False):
-        axes.imshow(data.x_test[i].reshape(side, side), cmap="gray_r")
+        axes.imshow(data.x_test[i, ..., 0], cmap="gray_r")
         axes.set_title(f"{data.y_test[i]} → {predicted[i]}", fontsize=9)
     shown = f"The first {most} of {wrong.size}" if wrong.size > most else f"All {wrong.size}"
     out.figure(
@@ -83,22 +84,60 @@ def wrong_images(out: Run, data: Dataset, predicted: np.ndarray, most: int = 40)
     )
 
 
-def gradient_norms(out: Run, model: jaxdl.Layer, done: Trained) -> None:
-    """The norm of every dense layer's weight gradient over the first seed's run."""
+def gradient_norms(out: Run, done: Trained) -> None:
+    """The norm of the weight gradient of every layer over the first seed's run."""
     steps = jax.tree.map(lambda *parts: np.concatenate(parts), *done.norms)
-    dense = [norms["w"] for norms in steps if "w" in norms]
+    curves = weights(steps)
+    kinds = ["convolution" if w.ndim == 4 else "dense layer" for w in weights(done.last)]
     fig, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    window = max(1, len(dense[0]) // 100)
-    for i, norms in enumerate(dense):
+    window = max(1, len(curves[0]) // 100)
+    for i, (kind, norms) in enumerate(zip(kinds, curves, strict=True)):
         means = norms[: len(norms) // window * window].reshape(-1, window).mean(axis=1)
         at = (np.arange(len(means)) + 0.5) * window
-        colour = plt.get_cmap("viridis")(i / max(1, len(dense) - 0.5))
-        axes.semilogy(at, means, color=colour, label=f"dense layer {i + 1}")
+        colour = plt.get_cmap("viridis")(i / max(1, len(curves) - 0.5))
+        axes.semilogy(at, means, color=colour, label=f"{kind} {kinds[: i + 1].count(kind)}")
     axes.set(xlabel="step", ylabel="‖∂loss/∂w‖")
     axes.grid(alpha=0.3)
     axes.legend()
-    caption = f"Gradient norm of each weight matrix, first seed, means over {window} steps."
+    caption = f"Gradient norm of each layer's weights, first seed, means over {window} steps."
     out.figure("gradient_norms", fig, caption)
+
+
+def weights(tree: Any) -> list[Any]:
+    """The entries "w" of a tree like that of the parameters, in the order of the layers."""
+    leaves = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, dict))
+    return [leaf["w"] for leaf in leaves if "w" in leaf]
+
+
+def filters(out: Run, model: jaxdl.Layer, params: Any, data: Dataset, most: int = 16) -> None:
+    """The kernels of the first convolution, and what each makes of one test digit."""
+    first = jaxdl.serial(*model.children[0].children[:2])  # convolution and activation
+    image = jnp.asarray(data.x_test[:1])
+    maps = np.asarray(first.apply(params[0][:2], image))[0]
+    kernels = np.asarray(params[0][0]["w"])[:, :, 0]
+    shown = min(most, kernels.shape[-1])
+    columns = min(8, shown)
+    rows = math.ceil(shown / columns)
+    fig = plt.figure(figsize=(1.9 + columns, 2.1 * rows), layout="constrained")
+    spec = fig.add_gridspec(2 * rows, columns + 2)
+    axes = fig.add_subplot(spec[:2, :2])
+    axes.imshow(image[0, ..., 0], cmap="gray_r")
+    axes.set_title(f"the image, a {data.y_test[0]}", fontsize=9)
+    axes.axis("off")
+    limit, top = np.abs(kernels).max(), maps[..., :shown].max()
+    for i in range(shown):
+        row, column = 2 * (i // columns), 2 + i % columns
+        above, below = (fig.add_subplot(spec[row + k, column]) for k in (0, 1))
+        for axes in (above, below):
+            axes.set(xticks=[], yticks=[])
+        above.imshow(kernels[..., i], cmap="RdBu_r", vmin=-limit, vmax=limit)
+        below.imshow(maps[..., i], cmap="gray_r", vmin=0, vmax=top)
+    caption = (
+        f"{shown} kernels of the first convolution of the first seed (red: positive, blue: "
+        "negative, one scale for all), and below each its map of one test digit behind the "
+        "activation (one scale for all)."
+    )
+    out.figure("filters", fig, caption)
 
 
 def unit_against_regression(data: Dataset) -> float:
@@ -106,23 +145,25 @@ def unit_against_regression(data: Dataset) -> float:
 
     The regression tells 0 from the other digits; its weights are put into the unit.
     """
-    fitted = LogisticRegression(max_iter=1000).fit(data.x_train, data.y_train == 0)
+    x_train, x_test = (x.reshape(len(x), -1) for x in (data.x_train, data.x_test))
+    fitted = LogisticRegression(max_iter=1000).fit(x_train, data.y_train == 0)
     unit = jaxdl.serial(jaxdl.dense(1), jaxdl.sigmoid())
     params = (
         {"w": jnp.asarray(fitted.coef_.T, jnp.float32),
          "b": jnp.asarray(fitted.intercept_, jnp.float32)},
         {},
     )  # fmt: skip
-    probability = unit.apply(params, jnp.asarray(data.x_test))[:, 0]
-    expected = fitted.predict_proba(data.x_test)[:, 1]
+    probability = unit.apply(params, jnp.asarray(x_test))[:, 0]
+    expected = fitted.predict_proba(x_test)[:, 1]
     return float(np.max(np.abs(np.asarray(probability) - expected)))
 
 
 def hidden_features(model: jaxdl.Layer, params: Any, data: Dataset) -> Dataset:
-    """The data as the last hidden layer of a trained network sees it."""
-    hidden = jaxdl.serial(*model.children[:-1])
+    """The data as the last dense layer of a trained network sees it."""
+    front, head = model.children
+    before = jaxdl.serial(front, jaxdl.serial(*head.children[:-1]))
     x_train, x_test = (
-        np.asarray(predict(hidden, params[:-1], jnp.asarray(x)))
+        np.asarray(predict(before, (params[0], params[1][:-1]), jnp.asarray(x)))
         for x in (data.x_train, data.x_test)
     )
     return data._replace(name=f"features of {data.name}", x_train=x_train, x_test=x_test)
@@ -133,12 +174,18 @@ def claims(
     data: Dataset,
     model: jaxdl.Layer,
     runs: list[Trained],
-    bar: float,
+    dense: list[float] | None,
+    bars: dict[str, float],
     settings: Settings,
     regression_accuracy: Callable[[Dataset], float],
 ) -> None:
-    """What this run says about the rows of the sources."""
-    mean = float(np.mean([done.test[-1].accuracy for done in runs]))
+    """What this run says about the rows of the sources.
+
+    Args:
+      dense: test accuracies of the dense network that a convolutional one is compared with.
+      bars: the test accuracy to reach, of either model.
+    """
+    own = [done.test[-1].accuracy for done in runs]
     params, x = runs[0].last, jnp.asarray(data.x_test)
 
     unit = unit_against_regression(data)
@@ -149,9 +196,9 @@ def claims(
         f"{unit:.1e}",
         unit < 1e-5,
     )
-    batch = model.apply(params, x[:8])
-    alone = jnp.stack([model.apply(params, row) for row in x[:8]])
-    difference = float(jnp.max(jnp.abs(batch - alone)) / jnp.max(jnp.abs(alone)))
+    together = model.apply(params, x[:8])
+    alone = jnp.concatenate([model.apply(params, x[i : i + 1]) for i in range(8)])
+    difference = float(jnp.max(jnp.abs(together - alone)) / jnp.max(jnp.abs(alone)))
     out.claim(
         "C2",
         f"a whole batch is matrix products, run here on: {jax.devices()[0].device_kind}",
@@ -159,16 +206,22 @@ def claims(
         f"{difference:.1e}",
         difference < 1e-5,
     )
-    side = math.isqrt(x.shape[1])
-    out.claim(
-        "C3",
-        f"a dense softmax network reads {side}×{side} digits",
-        f"test accuracy at least {percent(bar)}",
-        percent(mean),
-        mean >= bar,
-    )
+    side = x.shape[1]
+    for row, network, bar, accuracies in (
+        ("C3", "dense softmax network", bars["mlp"], own if dense is None else dense),
+        ("C5", "convolutional network", bars["convnet"], None if dense is None else own),
+    ):
+        if accuracies is not None:
+            out.claim(
+                row,
+                f"a {network} reads {side}×{side} digits, mean of {len(accuracies)} seeds",
+                f"test accuracy at least {percent(bar)}",
+                f"{percent(np.mean(accuracies))} ± {percent(np.std(accuracies))}",
+                bool(np.mean(accuracies) >= bar),
+            )
     if settings.loss == "cross_entropy":
-        n = len(data.x_train) // settings.batch * settings.batch
+        batch = given(settings, "batch")
+        n = len(data.x_train) // batch * batch
         start, end = n * runs[0].losses[0], n * runs[0].losses[-1]
         out.claim(
             "C6",
@@ -178,7 +231,7 @@ def claims(
             f"{start:.1f} over the first epoch, {end:.1f} over the last",
             end < start,
         )
-    if settings.depth:
+    if len(model.children[0].children) or len(model.children[1].children) > 1:
         pixels = regression_accuracy(data)
         features = regression_accuracy(hidden_features(model, params, data))
         out.claim(

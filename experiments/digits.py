@@ -1,13 +1,21 @@
-"""How well does a dense network read handwritten digits?  (the main job)
+"""How well do a convolutional and a dense network read handwritten digits?  (the main job)
 
 The sources (C1-C3, C6, D1) describe a network of fully connected layers, 16×16 = 256 inputs and
 10 outputs, softmax, cross-entropy summed over the data and minimised by gradient descent with
-gradients from backpropagation; depth and width are the user's choice. They quote no accuracy.
+gradients from backpropagation; depth and width are the user's choice. They name a convolutional
+network for the same digits (C5) and quote no accuracy of either.
 
-Found with two hidden layers of 128, mean and standard deviation of 5 seeds: test accuracy
-98.2 ± 0.3 % on the 8×8 digits, 95.2 ± 0.3 % on 16×16 ones (`--data mnist5k`). Multinomial
-regression, trained in the same way, reaches 93.6 % on the 8×8 pixels and 97.8 % on the features of
-the trained network.
+Found, mean and standard deviation of 5 seeds: a convolutional network (3×3 kernels, 32 and 64 maps,
+a hidden layer of 128) reaches a test accuracy of 99.2 ± 0.3 % on the 8×8 digits and 98.0 ± 0.2 % on
+16×16 ones (`--data mnist5k`). Its settings were chosen on three random fifths of the 8×8 training
+data, trained on the rest: 98.8 % there. A dense one with two hidden layers of 128 (beside it, or
+alone with `--model mlp`) has 98.1 ± 0.4 and 95.3 ± 0.1 %; with the initial weights of an earlier
+version it had 98.2 ± 0.3 and 95.2 ± 0.3 %.
+
+Multinomial regression, trained as the dense network is, reaches 94.2 % on the 8×8 pixels and 99.4 %
+on the features of the convolutional network; in the earlier version 93.6 %, and 97.8 % on the
+features of the dense one.
+
 The gradients of the two paths differ by less than 1e-5 of their largest entry, first step and last.
 """
 
@@ -19,13 +27,24 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import jaxdl
 from experiments import _digits_report as report
+from experiments._digits_parts import (
+    BARS,
+    BY_MODEL,
+    OPTIONAL,
+    augmenter,
+    build,
+    build_loss,
+    build_optimiser,
+    given,
+    load,
+    scaler,
+    targets_for,
+)
 from experiments._run import Run
-from jaxdl.data import Dataset, digits8, mnist5k
-from jaxdl.models import ACTIVATIONS, mlp
+from jaxdl.data import Dataset
 from jaxdl.train import (
     NonFiniteLossError,
     evaluate,
@@ -36,40 +55,33 @@ from jaxdl.train import (
     train,
 )
 
-DATA = {"digits8": digits8, "mnist5k": mnist5k}
-BARS = {"digits8": 0.97, "mnist5k": 0.94}  # test accuracy to reach
-INITIALISERS = {
-    "he_normal": jax.nn.initializers.he_normal(),
-    "glorot_uniform": jax.nn.initializers.glorot_uniform(),
-    "lecun_normal": jax.nn.initializers.lecun_normal(),
-    "orthogonal": jax.nn.initializers.orthogonal(),
-    "small_normal": jax.nn.initializers.normal(0.01),
-}
-OPTIMISERS = {
-    "sgd": optax.sgd,
-    "momentum": lambda rate: optax.sgd(rate, momentum=0.9),
-    "rmsprop": optax.rmsprop,
-    "adam": optax.adam,
-    "adamw": optax.adamw,
-}
-
 
 @dataclass(frozen=True)
 class Settings:
     """The parts of the system, each of them a choice."""
 
+    model: Literal["convnet", "mlp"] = "convnet"
+    """Stages of convolution and pooling with dense layers behind them, or dense layers alone."""
     data: Literal["digits8", "mnist5k"] = "digits8"
-    """scikit-learn's 8×8 digits, or 5,000 MNIST digits cropped and resized to 16×16."""
-    depth: int = 2
-    """Hidden layers; 0 is multinomial regression."""
+    """scikit-learn's 8×8 digits, or 5,000 MNIST digits cropped and resized."""
+    size: int | None = None
+    """Side of the images in pixels, for mnist5k: 16 as in the source, if not given."""
+    channels: tuple[int, ...] | None = None
+    """Maps in each convolutional stage, for the convnet: 32 and 64, if not given."""
+    kernel: int | None = None
+    """Side of the kernels in pixels, for the convnet: 3, if not given."""
+    depth: int | None = None
+    """Hidden dense layers: 1 in the convnet and 2 in the mlp, if not given. With 0 the mlp is
+    multinomial regression."""
     width: int = 128
-    """Units in each hidden layer."""
+    """Units in each hidden dense layer."""
     activation: Literal[
         "relu", "leaky_relu", "elu", "sigmoid", "tanh", "softplus", "silu", "gelu", "identity"
     ] = "relu"
-    """Behind every hidden layer."""
-    dropout: float = 0.2
-    """Share of hidden units dropped in training."""
+    """Behind every convolution and every hidden dense layer."""
+    dropout: float | None = None
+    """Share dropped in training, behind every pooling and every hidden dense layer: 0.15 in the
+    convnet and 0.2 in the mlp, if not given."""
     init: Literal["he_normal", "glorot_uniform", "lecun_normal", "orthogonal", "small_normal"] = (
         "he_normal"
     )
@@ -80,16 +92,21 @@ class Settings:
     """Share of each target spread over all classes; for cross-entropy."""
     optimiser: Literal["sgd", "momentum", "rmsprop", "adam", "adamw"] = "adamw"
     """From optax."""
-    learning_rate: float = 2e-3
-    """At the top of the schedule."""
+    learning_rate: float | None = None
+    """At the top of the schedule: 0.004 for the convnet and 0.002 for the mlp, if not given."""
     schedule: Literal["constant", "cosine", "warmup_cosine"] = "warmup_cosine"
     """Of the learning rate; the warm-up takes a twentieth of the steps."""
-    epochs: int = 60
-    """Passes over the training data."""
-    batch: int = 32
-    """Examples a step."""
+    epochs: int | None = None
+    """Passes over the training data: 30 for the convnet and 60 for the mlp, if not given."""
+    batch: int | None = None
+    """Examples a step: 64 for the convnet and 32 for the mlp, if not given."""
     standardise: bool = False
     """Scale every pixel to mean 0 and variance 1 over the training data."""
+    shift: int = 0
+    """Most pixels by which a training image is moved at random, down and right."""
+    rotation: float | None = None
+    """Most degrees by which a training image is turned at random, to either side: 10 for the
+    convnet and 0 for the mlp, if not given."""
     seeds: int = 5
     """Runs, each with its own initial weights and order of examples."""
     path: Literal["manual", "autodiff"] = "manual"
@@ -97,56 +114,43 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("width", "epochs", "batch", "seeds"):
-            if getattr(self, name) < 1:
+            value, default = getattr(self, name), getattr(Settings, name)
+            if value is not None and value < 1:
                 raise ValueError(
-                    f"digits: {name} must be at least 1, got {getattr(self, name)}; the default is "
-                    f"{getattr(Settings, name)}"
+                    f"digits: {name} must be at least 1, got {value}; the default is "
+                    f"{BY_MODEL[self.model][name] if default is None else default}"
                 )
         for name in ("dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
+            if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(
                     f"digits: {name} is a share in [0, 1), got {getattr(self, name)}; e.g. 0.1"
                 )
-        if self.depth < 0:
-            raise ValueError(f"digits: depth must not be negative, got {self.depth}; 0 is none")
-        if not self.learning_rate > 0:
+        for name, value in (
+            ("depth", self.depth), ("shift", self.shift), ("rotation", self.rotation)
+        ):  # fmt: skip
+            if value is not None and not value >= 0:
+                raise ValueError(f"digits: {name} must not be negative, got {value}; 0 is none")
+        for name, (default, choice, needed) in OPTIONAL.items():
+            value, taken = getattr(self, name), getattr(self, choice)
+            if value is not None and taken != needed:
+                raise ValueError(
+                    f"digits: {name} goes with {choice} {needed}, got {name} {value} with {choice} "
+                    f"{taken}; leave {name} out, or take {choice} {needed}"
+                )
+            if value is not None and (value == () or np.min(value) < 1):
+                raise ValueError(
+                    f"digits: {name} must be at least 1, got {value}; the default is {default}"
+                )
+        if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(
                 f"digits: learning_rate must be above 0, got {self.learning_rate}; the default is "
-                f"{Settings.learning_rate}"
+                f"{BY_MODEL[self.model]['learning_rate']}"
             )
         if self.label_smoothing and self.loss != "cross_entropy":
             raise ValueError(
                 f"digits: label_smoothing goes with loss cross_entropy, got {self.loss}; leave one "
                 "of the two out"
             )
-
-
-def build(settings: Settings, classes: int = 10) -> jaxdl.Layer:
-    """The network the settings describe."""
-    return mlp(
-        [settings.width] * settings.depth + [classes],
-        activation=ACTIVATIONS[settings.activation],
-        dropout_rate=settings.dropout,
-        w_init=INITIALISERS[settings.init],
-    )
-
-
-def build_loss(settings: Settings) -> jaxdl.Loss:
-    """The loss the settings name."""
-    if settings.loss == "squared_error":
-        return jaxdl.mean_squared_error()
-    return jaxdl.softmax_cross_entropy(label_smoothing=settings.label_smoothing)
-
-
-def build_optimiser(settings: Settings, steps: int) -> optax.GradientTransformation:
-    """The optimiser with its schedule over `steps` steps."""
-    rate, warmup = settings.learning_rate, steps // 20
-    schedule = {
-        "constant": lambda: optax.constant_schedule(rate),
-        "cosine": lambda: optax.cosine_decay_schedule(rate, steps),
-        "warmup_cosine": lambda: optax.warmup_cosine_decay_schedule(0.0, rate, warmup, steps),
-    }[settings.schedule]()
-    return OPTIMISERS[settings.optimiser](schedule)
 
 
 def gradient_norms(params, factors, slots):
@@ -165,34 +169,30 @@ class Trained:
     norms: list[Any]
 
 
-def targets_for(settings: Settings, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Labels as the loss wants them: integers, or one-hot rows for the squared error."""
-    one_hot = settings.loss == "squared_error"
-    return np.eye(classes, dtype=np.float32)[labels] if one_hot else labels
-
-
 def train_seeds(settings: Settings, data: Dataset, out: Run) -> tuple[jaxdl.Layer, list[Trained]]:
     """Train once for every seed; the epoch is compiled once for all."""
     model, loss = build(settings, data.classes), build_loss(settings)
-    if settings.batch > len(data.x_train):
+    epochs, batch = given(settings, "epochs"), given(settings, "batch")
+    if batch > len(data.x_train):
         raise ValueError(
             f"digits: batch must be at most {len(data.x_train)}, the number of training examples, "
-            f"got {settings.batch}; take a smaller one"
+            f"got {batch}; take a smaller one"
         )
-    steps = settings.epochs * (len(data.x_train) // settings.batch)
+    steps = epochs * (len(data.x_train) // batch)
     tx = build_optimiser(settings, steps)
     step = make_step(model, loss, tx, path=settings.path, observe=gradient_norms)
-    epoch_fn = make_epoch(step, batch=settings.batch)
+    scale = scaler(settings, data)
+    epoch_fn = make_epoch(step, batch=batch, augment=augmenter(settings, scale))
     y_train = targets_for(settings, data.y_train, data.classes)
-    x_test, y_test = jnp.asarray(data.x_test), jnp.asarray(data.y_test)
+    x_test, y_test = jnp.asarray(scale(data.x_test)), jnp.asarray(data.y_test)
     score_loss = jaxdl.softmax_cross_entropy()
 
     runs = []
     for seed in range(settings.seeds):
         start = init_state(model, tx, data.x_train[:1], seed)
         done = Trained(jax.device_get(start.params), None, [], [], [])
-        bar = out.progress(settings.epochs, f"seed {seed}")
-        course = train(epoch_fn, start, data.x_train, y_train, settings.epochs)
+        bar = out.progress(epochs, f"{settings.model}, seed {seed}")
+        course = train(epoch_fn, start, data.x_train, y_train, epochs)
         try:
             for _, (state, metrics) in zip(bar, course, strict=True):
                 scores = evaluate(model, score_loss, state.params, x_test, y_test)
@@ -201,6 +201,7 @@ def train_seeds(settings: Settings, data: Dataset, out: Run) -> tuple[jaxdl.Laye
                 done.norms.append(metrics["observed"])
                 done.last = jax.device_get(state.params)
                 out.log(
+                    model=settings.model,
                     seed=seed,
                     epoch=len(done.losses),
                     loss=done.losses[-1],
@@ -218,8 +219,9 @@ def train_seeds(settings: Settings, data: Dataset, out: Run) -> tuple[jaxdl.Laye
 def path_agreement(settings: Settings, model: jaxdl.Layer, params: Any, data: Dataset) -> float:
     """Largest difference of the two paths' gradients on one batch, over the largest entry."""
     loss = build_loss(settings)
-    x = jnp.asarray(data.x_train[: settings.batch])
-    target = jnp.asarray(targets_for(settings, data.y_train[: settings.batch], data.classes))
+    batch = given(settings, "batch")
+    x = jnp.asarray(data.x_train[:batch])
+    target = jnp.asarray(targets_for(settings, data.y_train[:batch], data.classes))
     manual, autodiff = (
         jax.jit(jaxdl.value_and_grad(model, loss, path=path))(params, x, target, jax.random.key(1))
         for path in ("manual", "autodiff")
@@ -230,24 +232,18 @@ def path_agreement(settings: Settings, model: jaxdl.Layer, params: Any, data: Da
     )
 
 
-def standardise(data: Dataset) -> Dataset:
-    """Every pixel to mean 0 and variance 1, by the statistics of the training data alone."""
-    mean, spread = data.x_train.mean(axis=0), data.x_train.std(axis=0)
-    spread = np.where(spread > 0, spread, 1).astype(np.float32)  # some pixels are always white
-    return data._replace(
-        x_train=(data.x_train - mean) / spread, x_test=(data.x_test - mean) / spread
-    )
-
-
 def run(settings: Settings, out: Run) -> None:
     """Train, test, compare the paths, draw."""
-    raw = DATA[settings.data]()
-    data = standardise(raw) if settings.standardise else raw
+    raw = load(settings)
+    scale = scaler(settings, raw)
+    data = raw._replace(x_train=scale(raw.x_train), x_test=scale(raw.x_test))
     model = build(settings, data.classes)
-    out.text(str(jaxdl.summary(model, jnp.asarray(data.x_train[: settings.batch]))), mono=True)
+    images = jnp.asarray(data.x_train[: given(settings, "batch")])
+    out.text(str(jaxdl.summary(model, images)), mono=True)
     out.result("data_sha256", raw.fingerprint)
+    out.result("used", {name: given(settings, name) for name in BY_MODEL[settings.model]})
 
-    model, runs = train_seeds(settings, data, out)
+    model, runs = train_seeds(settings, raw, out)
     accuracies = [done.test[-1].accuracy for done in runs]
     first, last = (
         path_agreement(settings, model, params, data) for params in (runs[0].first, runs[0].last)
@@ -271,14 +267,27 @@ def run(settings: Settings, out: Run) -> None:
         [[f"{first:.1e}", f"{last:.1e}"]],
     )
 
-    def regression_accuracy(data: Dataset) -> float:
-        plain = replace(settings, depth=0, seeds=1)
-        return train_seeds(plain, data, out)[1][0].test[-1].accuracy
+    def accuracy_of(data: Dataset, **changes: Any) -> list[float]:
+        """Test accuracies of an mlp on `data`: what was given holds for it, the rest is its own."""
+        other = replace(settings, model="mlp", channels=None, kernel=None, **changes)
+        return [done.test[-1].accuracy for done in train_seeds(other, data, out)[1]]
 
-    report.claims(out, data, model, runs, BARS[settings.data], settings, regression_accuracy)
+    dense = None
+    if settings.model == "convnet":
+        dense = accuracy_of(raw, depth=None)
+        out.result("test_accuracy_mlp", dense)
+
+    def regression_accuracy(data: Dataset) -> float:
+        plain: dict[str, Any] = {"standardise": False, "shift": 0, "rotation": 0.0}
+        return accuracy_of(data, depth=0, seeds=1, **plain)[0]
+
+    bars = {model: BARS[model, settings.data] for model in ("convnet", "mlp")}
+    report.claims(out, data, model, runs, dense, bars, settings, regression_accuracy)
 
     predicted = np.asarray(predict(model, runs[0].last, jnp.asarray(data.x_test)).argmax(axis=-1))
     report.curves(out, runs)
     report.confusion(out, data.y_test, predicted, data.classes)
     report.wrong_images(out, raw, predicted)
-    report.gradient_norms(out, model, runs[0])
+    report.gradient_norms(out, runs[0])
+    if settings.model == "convnet":
+        report.filters(out, model, runs[0].last, data)

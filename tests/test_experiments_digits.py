@@ -1,12 +1,15 @@
 """The main job and the other small experiments, with settings that take seconds."""
 
 import json
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from experiments import digits, xor
 from experiments._cli import main
+from experiments._digits_parts import BY_MODEL, augmenter, given
 from experiments._run import Run
 from experiments.bench import epochs, imports, transformer
 
@@ -32,39 +35,104 @@ def run(module, settings, folder):
     return results(folder)
 
 
+SMALL = {"channels": (8, 16), "width": 32, "rotation": 0.0, "dropout": 0.0, "learning_rate": 1e-2}
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "bar"),
     [
-        {},
-        {
-            "path": "autodiff",
-            "loss": "squared_error",
-            "activation": "tanh",
-            "optimiser": "momentum",
-        },
-        {"depth": 0, "schedule": "constant", "standardise": True},
+        (SMALL, 0.9),
+        (
+            {"model": "mlp", "path": "autodiff", "loss": "squared_error", "activation": "tanh",
+             "optimiser": "momentum", "learning_rate": 2e-2},
+            0.9,
+        ),
+        (
+            {"model": "mlp", "depth": 0, "schedule": "constant", "standardise": True,
+             "rotation": 5.0},
+            0.8,
+        ),
     ],
-    ids=["default", "other choices", "regression"],
-)
-def test_digits(tmp_path, changes):
-    settings = digits.Settings(epochs=12, seeds=1, **changes)
+    ids=["convnet", "mlp with other choices", "regression"],
+)  # fmt: skip
+def test_digits(tmp_path, changes, bar):
+    settings = digits.Settings(**{"epochs": 12, "seeds": 1} | changes)
     found = run(digits, settings, tmp_path / "run")
     assert found["status"] == "done"
-    assert found["results"]["test_accuracy_mean"] > 0.8
+    assert found["results"]["test_accuracy_mean"] > bar
     differences = found["results"]["path_difference"]
     assert differences["first_step"] < 1e-5 and differences["last_step"] < 1e-4
     held = {claim["id"]: claim["holds"] for claim in found["claims"]}
     assert held["C1"] and held["C2"]
     assert ("C6" in held) == (settings.loss == "cross_entropy")
-    assert ("D1" in held) == (settings.depth > 0)
-    for figure in ("curves", "confusion", "gradient_norms"):
+    assert ("D1" in held) == (settings.depth != 0)
+    convnet = settings.model == "convnet"
+    assert "C3" in held and ("C5" in held) == convnet
+    assert ("test_accuracy_mlp" in found["results"]) == convnet
+    figures = ["curves", "confusion", "gradient_norms"] + ["filters"] * convnet
+    for figure in figures:
         assert (tmp_path / "run" / f"{figure}.png").stat().st_size > 5000
+
+
+FEW: dict[str, Any] = {"width": 32, "epochs": 1, "seeds": 1}
+
+
+def test_each_model_has_its_own_bar_and_defaults(tmp_path, monkeypatch):
+    """One bar out of reach and one that all pass: the verdicts are not exchanged.
+
+    The mlp beside the convnet is the one of `--model mlp`.
+    """
+    monkeypatch.setitem(digits.BARS, ("convnet", "digits8"), 1.01)
+    monkeypatch.setitem(digits.BARS, ("mlp", "digits8"), 0.0)
+    found = run(digits, digits.Settings(channels=(4,), **FEW), tmp_path / "run")
+    held = {claim["id"]: claim["holds"] for claim in found["claims"]}
+    assert held["C3"] and not held["C5"]
+    assert found["results"]["used"] == BY_MODEL["convnet"] | {"epochs": 1}
+    settings = digits.Settings(model="mlp", **FEW)
+    with Run("digits", settings, tmp_path / "mlp") as out:
+        alone = digits.train_seeds(settings, digits.load(settings), out)[1]
+    assert found["results"]["test_accuracy_mlp"] == [alone[0].test[-1].accuracy]
+
+
+def test_what_is_given_is_used():
+    """0 is given, too; the rest is the model's own."""
+    plain = digits.Settings(dropout=0.0, rotation=0.0, depth=0, channels=(5,))
+    names = ("dropout", "rotation", "depth", "channels", "kernel", "epochs", "batch")
+    assert [given(plain, name) for name in names] == [0.0, 0.0, 0, (5,), 3, 30, 64]
+    dense = digits.Settings(model="mlp", epochs=7)
+    names = ("dropout", "rotation", "depth", "learning_rate", "epochs", "batch", "size")
+    assert [given(dense, name) for name in names] == [0.2, 0.0, 2, 2e-3, 7, 32, 16]
+
+
+def test_images_of_another_size(tmp_path):
+    few: dict[str, Any] = {"epochs": 1, "seeds": 1, "depth": 0, "learning_rate": 2e-2}
+    settings = digits.Settings(model="mlp", data="mnist5k", size=7, **few)
+    found = run(digits, settings, tmp_path / "run")
+    assert found["results"]["test_accuracy_mean"] > 0.6
+    assert any("reads 7×7 digits" in claim["claim"] for claim in found["claims"])
+
+
+def test_augmentation_turns_and_moves_then_scales():
+    data = digits.load(digits.Settings())
+    x = jnp.asarray(data.x_train[:16])
+    key = jax.random.key(0)
+    plain = augmenter(digits.Settings(shift=0, rotation=0.0), lambda x: x)
+    assert plain(key, x) is x
+    moved = augmenter(digits.Settings(shift=1, rotation=0.0), lambda x: 2 * x)(key, x) / 2
+    placed = [jnp.pad(x, [(0, 0), (2, 2), (2, 2), (0, 0)])[:, 2 - d : 10 - d, 2 - r : 10 - r]
+              for d in (-1, 0, 1) for r in (-1, 0, 1)]  # fmt: skip
+    match = jnp.stack([jnp.all(moved == at, axis=(1, 2, 3)) for at in placed])
+    assert match.any(axis=0).all() and not match[4].all()
+    turned = augmenter(digits.Settings(shift=0, rotation=10.0), lambda x: x)(key, x)
+    change = jnp.linalg.norm(turned - x) / jnp.linalg.norm(x)
+    assert 0.02 < change < 0.5  # a little, and not nothing
 
 
 def test_a_diverging_run_says_so_and_keeps_what_it_wrote(tmp_path, capsys):
     folder = tmp_path / "run"
     options = ["--learning-rate", "1e6", "--optimiser", "sgd", "--epochs", "3", "--seeds", "1"]
-    assert main(["digits", *options, "--out", str(folder)]) == 1
+    small = ["--model", "mlp", "--shift", "0", "--rotation", "0"]
+    assert main(["digits", *small, *options, "--out", str(folder)]) == 1
     error = capsys.readouterr().err
     assert (
         "digits failed: NonFiniteLossError: seed 0: train: the loss must be finite, got nan"
@@ -81,7 +149,12 @@ def test_a_diverging_run_says_so_and_keeps_what_it_wrote(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"epochs": 0}, "digits: epochs must be at least 1, got 0; the default is 60"),
+        ({"epochs": 0}, "digits: epochs must be at least 1, got 0; the default is 30"),
+        (
+            {"epochs": 0, "model": "mlp"},
+            "digits: epochs must be at least 1, got 0; the default is 60",
+        ),
+        ({"seeds": 0}, "digits: seeds must be at least 1, got 0; the default is 5"),
         ({"dropout": 1.5}, r"digits: dropout is a share in \[0, 1\), got 1.5; e.g. 0.1"),
         ({"label_smoothing": 2}, r"digits: label_smoothing is a share in \[0, 1\), got 2"),
         ({"depth": -1}, "digits: depth must not be negative, got -1; 0 is none"),
@@ -90,6 +163,27 @@ def test_a_diverging_run_says_so_and_keeps_what_it_wrote(tmp_path, capsys):
             "digits: learning_rate must be above 0, got 0; the default",
         ),
         ({"label_smoothing": 0.1, "loss": "squared_error"}, "goes with loss cross_entropy, got sq"),
+        ({"rotation": -1.0}, "digits: rotation must not be negative, got -1.0; 0 is none"),
+        ({"shift": -1}, "digits: shift must not be negative, got -1; 0 is none"),
+        ({"channels": ()}, r"digits: channels must be at least 1, got \(\); the default is \(32"),
+        ({"channels": (4, 0)}, r"digits: channels must be at least 1, got \(4, 0\); the default"),
+        ({"kernel": 0}, "digits: kernel must be at least 1, got 0; the default is 3"),
+        (
+            {"size": 0, "data": "mnist5k"},
+            "digits: size must be at least 1, got 0; the default is 16",
+        ),
+        (
+            {"size": 8},
+            "size goes with data mnist5k, got size 8 with data digits8; leave size out, or take",
+        ),
+        (
+            {"channels": (4,), "model": "mlp"},
+            r"channels goes with model convnet, got channels \(4,\) with model mlp; leave chann",
+        ),
+        (
+            {"kernel": 3, "model": "mlp"},
+            "digits: kernel goes with model convnet, got kernel 3 with model mlp; leave kernel out",
+        ),
     ],
 )
 def test_settings_that_cannot_be(settings, text):
@@ -98,13 +192,14 @@ def test_settings_that_cannot_be(settings, text):
 
 
 def test_a_batch_larger_than_the_data(tmp_path):
-    settings = digits.Settings(batch=2000)
+    settings = digits.Settings(model="mlp", batch=2000)
     with pytest.raises(ValueError, match=r"batch must be at most 1437, .* got 2000; take a"):
         run(digits, settings, tmp_path / "run")
 
 
 def test_one_step_an_epoch(tmp_path):
-    run(digits, digits.Settings(batch=1437, epochs=1, seeds=1, depth=0), tmp_path / "run")
+    settings = digits.Settings(model="mlp", batch=1437, epochs=1, seeds=1, depth=0, rotation=0.0)
+    run(digits, settings, tmp_path / "run")
 
 
 def test_xor(tmp_path):
