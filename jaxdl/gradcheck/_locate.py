@@ -1,0 +1,158 @@
+"""Where a gradient is wrong, and what the wrong one looks like."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+_FITS = 1e-6  # relative: this well a diagnosis must explain the wrong gradient
+_APART = 100.0  # and the next one must be this much worse
+
+
+def where(got: np.ndarray, want: np.ndarray, wrong: np.ndarray) -> str:
+    """How many entries are wrong, in which range of which axis, and what stands there."""
+    count, size = int(wrong.sum()), wrong.size
+    if size == 1:
+        return "its only entry is wrong"
+    if count == size:
+        return f"all {size} entries are wrong"
+    lines = [f"{size - count} of {size} entries agree; wrong: {_range(wrong)}"]
+    values = got[wrong]
+    if np.all(values == 0):
+        lines.append("they are exactly 0")
+    elif np.all(np.isnan(values)):
+        lines.append("they are NaN")
+    return "; ".join(lines)
+
+
+def _range(wrong: np.ndarray) -> str:
+    """A range along the axis that tells right from wrong best, or the number of entries."""
+    for axis, length in enumerate(wrong.shape):
+        others = tuple(a for a in range(wrong.ndim) if a != axis)
+        some = np.asarray(wrong.any(axis=others))
+        every = np.asarray(wrong.all(axis=others))
+        if not np.array_equal(some, every) or some.all():
+            continue
+        first, last = int(np.argmax(some)), length - int(np.argmax(some[::-1]))
+        if some[first:last].all():
+            return f"[{first}:{last}] of axis {axis}{_block(first, last, length)}"
+        steps = np.diff(np.flatnonzero(some))
+        if len(steps) and (steps == steps[0]).all():
+            return f"[{first}::{int(steps[0])}] of axis {axis}"
+    return f"{int(wrong.sum())} entries, no range of one axis"
+
+
+def _block(first: int, last: int, length: int) -> str:
+    """The sizes of blocks after which just this tail is left over."""
+    if last != length or first == 0:
+        return ""
+    tail = length - first
+    blocks = [2**k for k in range(1, 11) if 2**k < length and length % 2**k == tail]
+    return "; " + " = ".join(f"{length} % {b}" for b in blocks) + f" = {tail}" if blocks else ""
+
+
+def worst(got: np.ndarray, want: np.ndarray, tolerance: np.ndarray) -> tuple[int, ...]:
+    """The entry that is furthest beyond its tolerance."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        excess = np.abs(got - want) / tolerance
+    excess = np.where(np.isfinite(got) == np.isfinite(want), np.nan_to_num(excess), np.inf)
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(excess)), got.shape))
+
+
+# --- diagnosis ----------------------------------------------------------------------------------
+
+
+def diagnose(
+    got: np.ndarray,
+    want: np.ndarray,
+    constants: Mapping[str, float],
+    others: Mapping[str, np.ndarray],
+    of_ones: np.ndarray | None,
+) -> str:
+    """Name what turns the right gradient into the wrong one, or nothing.
+
+    Args:
+      got: the wrong gradient.
+      want: the right one, of the same shape.
+      constants: numbers that a rule may have forgotten, by name (sizes of axes, their roots).
+      others: the right gradients of other leaves, by name.
+      of_ones: the right gradient for a cotangent of ones.
+    """
+    if got.size < 2 or not np.all(np.isfinite(got)):
+        return ""
+    if not got.any():
+        return "zero: the rule gives nothing to this argument"
+    fits = sorted(
+        ((_misfit(got, candidate), name) for name, candidate in _candidates(want, others, of_ones)),
+        key=lambda pair: pair[0],
+    )
+    if not fits or fits[0][0] > _FITS:
+        return _scale(got, want, constants)
+    runner_up = next((misfit for misfit, name in fits[1:]), np.inf)
+    return fits[0][1] if runner_up > _APART * max(fits[0][0], 1e-12) else ""
+
+
+def _misfit(got: np.ndarray, candidate: np.ndarray) -> float:
+    return float(np.linalg.norm(got - candidate) / np.linalg.norm(got))
+
+
+def _candidates(
+    want: np.ndarray, others: Mapping[str, np.ndarray], of_ones: np.ndarray | None
+) -> Iterator[tuple[str, np.ndarray]]:
+    yield "the sign: it is the right gradient times −1", -want
+    for axes in itertools.permutations(range(want.ndim)):
+        if axes != tuple(range(want.ndim)):
+            turned = want.transpose(axes)
+            if turned.shape == want.shape:
+                yield f"the right gradient transposed, axes {axes}", turned
+    for axis, length in enumerate(want.shape):
+        if length < 2:
+            continue
+        for shift in (1, -1):
+            yield f"shifted by {shift} along axis {axis}", np.roll(want, shift, axis)
+        yield f"turned round along axis {axis}", np.flip(want, axis)
+        mean = want.mean(axis, keepdims=True)
+        yield f"its mean over axis {axis}", np.broadcast_to(mean, want.shape)
+        yield f"its sum over axis {axis}", np.broadcast_to(mean * length, want.shape)
+        yield f"without its mean over axis {axis}", want - mean
+    for name, other in others.items():
+        if other.shape == want.shape:
+            yield f"the gradient of {name}", other
+    if of_ones is not None:
+        yield "the cotangent taken as ones", of_ones
+    rounded = want.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
+    yield "cut to bfloat16", rounded.view(np.float32).astype(np.float64)
+
+
+def _scale(got: np.ndarray, want: np.ndarray, constants: Mapping[str, float]) -> str:
+    """One factor for all entries, with the constant that it is."""
+    square = float(np.vdot(want, want))
+    if square == 0:
+        return ""
+    factor = float(np.vdot(want, got)) / square
+    misfit = _misfit(got, factor * want) if factor else np.inf
+    if misfit > _FITS or abs(factor - 1) < _APART * misfit:
+        return ""
+    text = f"{factor:.9g} times the right gradient"
+    for name, value in constants.items():
+        for form, number in ((f"{name}", value), (f"1/{name}", 1 / value if value else np.nan)):
+            if abs(factor - number) <= _FITS * abs(number) and number != 1:
+                return f"{text}: {form}"
+    return text
+
+
+def constants_of(shapes: Sequence[tuple[int, ...]], names: Sequence[str]) -> dict[str, float]:
+    """Sizes that a rule may have forgotten or counted twice: axes, leaves, and their roots."""
+    found: dict[str, float] = {}
+    for name, shape in zip(names, shapes, strict=True):
+        for axis, length in enumerate(shape):
+            if length > 1:
+                found.setdefault(f"axis {axis} of {name}, {length}", float(length))
+                found.setdefault(f"√(axis {axis} of {name}, {length})", float(np.sqrt(length)))
+                found.setdefault(f"{length} − 1 (axis {axis} of {name})", float(length - 1))
+        size = int(np.prod(shape))
+        if size > 1:
+            found.setdefault(f"entries of {name}, {size}", float(size))
+    return found | {"2": 2.0, "π": float(np.pi), "ln 2": float(np.log(2))}

@@ -1,0 +1,125 @@
+"""One compiled program: the rule's gradient and what it should be, at a point, for a cotangent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl.gradcheck._draw import cotangents
+from jaxdl.gradcheck._precision import jittered, working_eps
+
+SAFETY = 64.0  # how far beyond the measured rounding a difference must lie to count
+_JITTERS = 3
+
+Gradients = list[np.ndarray]
+Flat = Callable[..., list[Any]]
+"""A function of arrays that returns a list of arrays."""
+Backward = Callable[[list[Any], list[Any]], list[Any]]
+"""(inputs, cotangents) to the gradients of the inputs."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A gradient by the rule, what it should be, and how well that is known, leaf by leaf."""
+
+    got: Gradients
+    want: Gradients
+    tolerance: Gradients
+    weights: list[Any]
+    """The cotangents."""
+
+    def wrong(self) -> list[np.ndarray]:
+        """Where they differ by more than the tolerance, or only one of them is a number."""
+        return [
+            ~((np.abs(g - w) <= t) | (np.isnan(g) & np.isnan(w)) | (g == w))
+            for g, w, t in zip(self.got, self.want, self.tolerance, strict=True)
+        ]
+
+    def power(self) -> list[float]:
+        """The smallest relative error of a whole leaf that would have been seen."""
+        found = []
+        for want, tolerance in zip(self.want, self.tolerance, strict=True):
+            seen = (want != 0) & np.isfinite(want)
+            found.append(
+                float(np.min(tolerance[seen] / np.abs(want[seen]))) if seen.any() else np.inf
+            )
+        return found
+
+
+def backward_of(f: Flat) -> Backward:
+    """The pullback of a function, by jax.vjp."""
+
+    def backward(inputs: list[Any], weights: list[Any]) -> list[Any]:
+        return list(jax.vjp(f, *inputs)[1](list(weights)))
+
+    return backward
+
+
+class Probe:
+    """A rule and what it is held against, compiled together and called at many points."""
+
+    def __init__(self, f: Flat, truth: Backward):
+        self.f = f
+        self.value = jax.jit(f)
+        self.rule = backward_of(f)
+        self.truth = truth
+        self._both = jax.jit(lambda x, w: (self.rule(x, w), self.truth(x, w)))
+        self._rounding: dict[Any, float] = {}
+
+    def gradients(self, inputs: Sequence[Any], weights: Sequence[Any]) -> tuple[Gradients, ...]:
+        """By the rule, and as they should be."""
+        return tuple(map(to_numpy, self._both(list(inputs), list(weights))))
+
+    def rounding(self, inputs: Sequence[Any], weights: Sequence[Any]) -> float:
+        """The coarsest precision on the way."""
+        key = tuple((x.shape, x.dtype) for x in inputs)
+        if key not in self._rounding:
+            traced = jax.make_jaxpr(lambda x, w: (self.rule(x, w), self.truth(x, w)))
+            self._rounding[key] = working_eps(traced(list(inputs), list(weights)))
+        return self._rounding[key]
+
+    def compare(
+        self, inputs: Sequence[Any], weights: Sequence[Any], rng: np.random.Generator
+    ) -> Comparison:
+        """Rule and truth for one cotangent.
+
+        The rounding is measured: by how much either gradient moves when inputs and cotangent change
+        in their last place, in the coarsest precision in which anything is computed. What jumps,
+        as at a tie, is cut off there: it is no rounding, and for the vote to judge.
+        """
+        rounding = self.rounding(inputs, weights)
+        got, want = self.gradients(inputs, weights)
+        # the gradient of a sum may vanish where that of its terms does not
+        typical = self.gradients(inputs, cotangents(rng, weights))[1]
+        moved = [np.zeros_like(w) for w in want]
+        for _ in range(_JITTERS):
+            near = self.gradients(jittered(rng, inputs, rounding), jittered(rng, weights, rounding))
+            for i, (a, b) in enumerate(zip(*near, strict=True)):
+                size = max(_rms(want[i]), _rms(typical[i]))
+                with np.errstate(invalid="ignore"):
+                    change = np.maximum(np.abs(a - got[i]), np.abs(b - want[i]))
+                change = np.where(np.isfinite(change), change, 0)
+                moved[i] = np.maximum(moved[i], np.minimum(change, np.sqrt(rounding) * size))
+        tolerance = [tolerance_of(w, m, rounding) for w, m in zip(want, moved, strict=True)]
+        return Comparison(got, want, tolerance, list(weights))
+
+
+def tolerance_of(want: np.ndarray, moved: np.ndarray, rounding: float) -> np.ndarray:
+    """From the measured rounding, entry by entry and over the leaf, and the size of the result."""
+    finite = np.where(np.isfinite(want), want, 0)
+    spread = moved + _rms(moved) + rounding * (np.abs(finite) + _rms(finite))
+    return SAFETY * spread + np.finfo(np.float64).tiny
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.where(np.isfinite(values), values, 0) ** 2)))
+
+
+def to_numpy(arrays: Sequence[Any]) -> list[np.ndarray]:
+    """In float64."""
+    return [np.asarray(jnp.asarray(a), np.float64) for a in arrays]

@@ -1,0 +1,162 @@
+"""A function, its arguments, and which of their leaves are differentiated."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+Leaves = list[Any]
+
+
+class GradcheckError(ValueError):
+    """The function or its arguments cannot be checked; the message says why and what to do."""
+
+
+def x64() -> AbstractContextManager[Any]:
+    """A context in which arrays may be float64."""
+    return jax.enable_x64(True)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """f as a function of its differentiated leaves alone."""
+
+    f: Callable[..., Any]
+    structure: Any
+    leaves: Leaves
+    """All leaves of (args, kwargs); those that are differentiated are arrays."""
+    names: list[str]
+    wrt: tuple[int, ...]
+    """Which leaves are differentiated."""
+
+    @property
+    def name(self) -> str:
+        """Of the function, for messages."""
+        return getattr(self.f, "__name__", None) or type(self.f).__name__
+
+    @property
+    def inputs(self) -> list[Array]:
+        """The differentiated leaves."""
+        return [self.leaves[i] for i in self.wrt]
+
+    @property
+    def input_names(self) -> list[str]:
+        """Their paths, such as args[1]['scale']."""
+        return [self.names[i] for i in self.wrt]
+
+    def at(self, inputs: Sequence[Any]) -> Problem:
+        """The same function at another point."""
+        leaves = list(self.leaves)
+        for i, value in zip(self.wrt, inputs, strict=True):
+            leaves[i] = value
+        return replace(self, leaves=leaves)
+
+    def widened(self) -> Problem:
+        """The same point in float64; call it inside `x64()`."""
+        return self.at([jnp.asarray(np.asarray(x, np.float64)) for x in self.inputs])
+
+    def call(self, *inputs: Any) -> Any:
+        """All of f's results, for other values of the differentiated leaves."""
+        args, kwargs = jax.tree.unflatten(self.structure, self.at(inputs).leaves)
+        return self.f(*args, **kwargs)
+
+    def outputs(self, *inputs: Any) -> list[Array]:
+        """f's results that can be differentiated, as a list."""
+        return [y for y in jax.tree.leaves(self.call(*inputs)) if _is_inexact(y)]
+
+
+def _is_inexact(value: Any) -> bool:
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        return isinstance(value, float | complex)
+    return not jnp.issubdtype(dtype, jax.dtypes.extended) and jnp.issubdtype(dtype, jnp.inexact)
+
+
+def state(
+    f: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    wrt: Sequence[str] | None,
+) -> Problem:
+    """Take arguments apart; NumPy arrays are copied, Python floats become arrays.
+
+    Raises:
+      GradcheckError: complex leaves, nothing to differentiate, patterns that match nothing.
+    """
+    paths, structure = jax.tree_util.tree_flatten_with_path((tuple(args), dict(kwargs or {})))
+    names = [_path(path) for path, _ in paths]
+    # arrays of NumPy become JAX's: in its default dtypes, and none is written to
+    leaves = [_taken(leaf) for _, leaf in paths]
+    inexact = [i for i, leaf in enumerate(leaves) if _is_inexact(leaf)]
+    for i in inexact:
+        leaves[i] = jnp.array(leaves[i])
+        if jnp.issubdtype(leaves[i].dtype, jnp.complexfloating):
+            raise GradcheckError(
+                f"gradcheck: {names[i]} is complex ({leaves[i].dtype}), which is not supported; "
+                "check a function of the real and the imaginary part as two arguments"
+            )
+    if wrt is not None:
+        for pattern in wrt:
+            if not fnmatch.filter([names[i] for i in inexact], _literal(pattern)):
+                raise GradcheckError(
+                    f"gradcheck: wrt pattern {pattern!r} matches no floating-point leaf; there "
+                    f"are {', '.join(names[i] for i in inexact) or 'none'}"
+                )
+        inexact = [i for i in inexact if any(fnmatch.fnmatch(names[i], _literal(p)) for p in wrt)]
+    inexact = [i for i in inexact if leaves[i].size]
+    if not inexact:
+        kinds = ", ".join(f"{n}: {getattr(v, 'dtype', type(v).__name__)}"
+                          for n, v in zip(names, leaves, strict=True))  # fmt: skip
+        raise GradcheckError(
+            "gradcheck: no argument can be differentiated: it takes at least one floating-point "
+            f"array that is not empty, got {kinds or 'no arguments'}"
+        )
+    return Problem(f, structure, leaves, names, tuple(inexact))
+
+
+def _taken(leaf: Any) -> Any:
+    if not isinstance(leaf, np.ndarray) or leaf.dtype == object:
+        return leaf
+    return jnp.array(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype))
+
+
+def _path(path: tuple[Any, ...]) -> str:
+    which, name, *rest = path
+    if which.idx == 0:
+        return f"args[{name.idx}]" + jax.tree_util.keystr(tuple(rest))
+    return f"{name.key}" + jax.tree_util.keystr(tuple(rest))
+
+
+def _literal(pattern: str) -> str:
+    """A leaf path as a pattern: * and ? are wild, brackets are themselves."""
+    return pattern.replace("[", "[[]")
+
+
+def checked_outputs(problem: Problem) -> list[jax.ShapeDtypeStruct]:
+    """Shapes of f's differentiable results, found without running it.
+
+    Raises:
+      GradcheckError: no floating-point result, or a complex one.
+    """
+    shapes = jax.eval_shape(problem.outputs, *problem.inputs)
+    shapes = [s for s in shapes if s.size]
+    if not shapes:
+        raise GradcheckError(
+            f"gradcheck: {problem.name} returns nothing that can be differentiated: it takes at "
+            "least one floating-point result that is not empty"
+        )
+    for shape in shapes:
+        if jnp.issubdtype(shape.dtype, jnp.complexfloating):
+            raise GradcheckError(
+                f"gradcheck: {problem.name} returns a complex array, which is not supported; "
+                "return its real and imaginary part"
+            )
+    return shapes

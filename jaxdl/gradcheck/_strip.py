@@ -1,0 +1,157 @@
+"""The stripped primal: a function without the hand-written rules that belong to it.
+
+What is left is differentiated by JAX alone and says what the rules should have given. Rules of JAX
+itself (relu, logsumexp, ...) stay: they are part of the language in which the primal is written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.extend import core
+
+RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+# Calls that mean nothing but "evaluate this": they are written out in place.
+_INLINED = (
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "remat",
+    "remat2",
+    "checkpoint",
+    "custom_lin",
+)
+_HOME = os.path.dirname(os.path.abspath(jax.__file__)) + os.sep
+
+
+class CannotStrip(Exception):
+    """The rule is in a place that cannot be rebuilt without it; the message says which."""
+
+
+def _open(jaxpr: Any) -> Any:
+    return getattr(jaxpr, "jaxpr", jaxpr)
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return hasattr(_open(value), "eqns")
+
+
+def inner_jaxprs(eqn: Any) -> Iterator[Any]:
+    """The jaxprs among the parameters of an equation."""
+    for value in eqn.params.values():
+        for part in value if isinstance(value, tuple | list) else (value,):
+            if _is_jaxpr(part):
+                yield part
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """All equations of a jaxpr, those inside other equations too."""
+    for eqn in _open(jaxpr).eqns:
+        yield eqn
+        for inner in inner_jaxprs(eqn):
+            yield from equations(inner)
+
+
+def is_foreign_rule(eqn: Any) -> bool:
+    """Whether an equation calls a custom rule that is not JAX's own.
+
+    JAX's own are those of which function and rule were both written in its files.
+    """
+    if eqn.primitive.name not in RULES:
+        return False
+    files = list(_files(eqn))
+    return not files or not all(file.startswith(_HOME) for file in files)
+
+
+def _files(eqn: Any) -> Iterator[str]:
+    """Where the function under a rule, and the rule, were written."""
+    parts = [_open(jaxpr) for jaxpr in inner_jaxprs(eqn)] + list(eqn.params.values())
+    for part in parts:
+        info = getattr(part, "debug_info", None)
+        found = re.search(r" at (.*):\d+$", str(getattr(info, "func_src_info", "")))
+        if found:
+            yield os.path.abspath(found.group(1))
+
+
+def rule_names(jaxpr: Any) -> list[str]:
+    """The functions with a foreign rule, in order, each once."""
+    names = {}
+    for eqn in filter(is_foreign_rule, equations(jaxpr)):
+        for inner in inner_jaxprs(eqn):
+            info = getattr(_open(inner), "debug_info", None)
+            names[str(getattr(info, "func_src_info", "?")).split(" at ")[0]] = None
+            break
+    return list(names)
+
+
+def has_rule(jaxpr: Any) -> bool:
+    """Whether a foreign rule is called anywhere in it."""
+    return any(map(is_foreign_rule, equations(jaxpr)))
+
+
+def strip(f: Callable[..., Any]) -> Callable[..., Any]:
+    """f without foreign rules: array arguments only, the same results.
+
+    Raises (when called):
+      CannotStrip: a rule inside an equation that this version of JAX does not let us rebuild.
+    """
+
+    def stripped(*args: Any) -> Any:
+        closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
+        flat = _evaluate(closed, jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(shape), flat)
+
+    return stripped
+
+
+def _evaluate(jaxpr: Any, args: list[Any]) -> list[Any]:
+    consts, jaxpr = list(getattr(jaxpr, "consts", ()) or ()), _open(jaxpr)
+    values: dict[Any, Any] = {}
+    values.update(zip(jaxpr.constvars, consts, strict=True))
+    values.update(zip(jaxpr.invars, args, strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, core.Literal) else values[atom]
+
+    for eqn in jaxpr.eqns:
+        inputs = [read(atom) for atom in eqn.invars]
+        inside = list(inner_jaxprs(eqn))
+        if is_foreign_rule(eqn) or (_holds_rule(inside) and eqn.primitive.name in _INLINED):
+            outputs = _evaluate(inside[0], inputs)
+        else:
+            params = _rebuilt(eqn) if _holds_rule(inside) else eqn.params
+            outputs = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(params))
+            if not eqn.primitive.multiple_results:
+                outputs = [outputs]
+        values.update(zip(eqn.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _holds_rule(jaxprs: list[Any]) -> bool:
+    return any(map(has_rule, jaxprs))
+
+
+def _rebuilt(eqn: Any) -> dict[str, Any]:
+    """The parameters of a loop or a branch, the jaxprs in them stripped."""
+
+    def new(jaxpr: Any) -> Any:
+        if not _is_jaxpr(jaxpr) or not has_rule(jaxpr):
+            return jaxpr
+        if eqn.primitive.name not in ("scan", "while", "cond"):
+            raise CannotStrip(f"a custom rule inside {eqn.primitive.name}")
+        return jax.make_jaxpr(lambda *args: _evaluate(jaxpr, list(args)))(*jaxpr.in_avals)
+
+    return {
+        name: type(value)(map(new, value)) if isinstance(value, tuple | list) else new(value)
+        for name, value in eqn.params.items()
+    }
+
+
+def rules(f: Callable[..., Any], *args: Any) -> list[str]:
+    """The functions with a hand-written rule, not JAX's own, that f calls at these arguments."""
+    return rule_names(jax.make_jaxpr(f)(*args))

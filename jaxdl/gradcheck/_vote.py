@@ -1,0 +1,159 @@
+"""The vote on a difference: is the rule wrong, or what it was held against?
+
+A failure needs the stripped primal and finite differences of the function itself to agree with each
+other and not with the rule, and the difference to show at a point close by too. Where the function
+has a kink, any element of the generalised gradient (Clarke 1983) passes: in every direction the
+rule's slope must lie between those found close by on either side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl.gradcheck._differences import Slope, slope
+from jaxdl.gradcheck._draw import direction
+from jaxdl.gradcheck._probe import Comparison, Probe, to_numpy
+from jaxdl.gradcheck._report import Outcome
+
+_NEAR = 2.0**-20  # how far from a kink its sides are looked at, in units of the leaf's size
+_BAND = 1e-4  # relative: by how much slopes differ at that distance where there is no kink
+_SIDES = 12
+_LOOKED_AT = 64  # entries that are looked at one by one
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of the vote: the outcome, and the slopes along the direction in which it was taken."""
+
+    outcome: Outcome
+    rule: float
+    truth: float
+    differences: Slope
+    reason: str
+
+
+def scale_of(leaf: Any) -> float:
+    """The size of the entries of a leaf; 1 for zeros."""
+    values = np.asarray(leaf, np.float64)
+    size = float(np.sqrt(np.mean(values**2)))
+    return size if np.isfinite(size) and size > 0 else 1.0
+
+
+def slope_along(
+    probe: Probe, inputs: Sequence[Any], weights: Sequence[Any], leaf: int, u: np.ndarray
+) -> Slope:
+    """d/dt ⟨weights, f(x + t·u)⟩ with u in one leaf, by finite differences."""
+    base, weights = np.asarray(inputs[leaf], np.float64), to_numpy(weights)
+
+    def g(t: float) -> float:
+        moved = list(inputs)
+        moved[leaf] = jnp.asarray(base + t * u, inputs[leaf].dtype)
+        outputs = to_numpy(probe.value(*moved))
+        return float(sum(np.vdot(w, y) for w, y in zip(weights, outputs, strict=True)))
+
+    return slope(g, scale_of(base))
+
+
+def vote(probe: Probe, inputs: Sequence[Any], found: Comparison, leaf: int, seed: int) -> Verdict:
+    """On the difference that `found` shows in a leaf."""
+    got, want, wrong = found.got[leaf], found.want[leaf], found.wrong()[leaf]
+    rng = np.random.default_rng([seed, leaf])
+    if not np.all(np.isfinite(got[wrong])) and np.all(np.isfinite(want[wrong])):
+        return _finite_vote(probe, inputs, found, leaf, wrong, rng)
+    size = np.abs(direction(rng, got.shape))
+    u = np.where(wrong, np.where(got >= want, size, -size), 0.0)
+    rule, truth = float(np.vdot(got[wrong], u[wrong])), float(np.vdot(want[wrong], u[wrong]))
+    by_differences = slope_along(probe, inputs, found.weights, leaf, u)
+    slack = 4 * by_differences.error + float(np.vdot(found.tolerance[leaf], np.abs(u)))
+    near_rule, near_truth = (abs(by_differences.value - v) <= slack for v in (rule, truth))
+
+    def verdict(outcome: Outcome, reason: str) -> Verdict:
+        return Verdict(outcome, rule, truth, by_differences, reason)
+
+    reason = _side(probe, inputs, found, leaf, rng)
+    if reason is not None:
+        if reason:
+            return verdict("fail", f"no valid subgradient: {reason}")
+        return verdict("pass", "a valid subgradient at a kink")
+    if near_truth and not near_rule:
+        near = [x * (1 + 2.0**-8 * jnp.asarray(direction(rng, x.shape), x.dtype)) for x in inputs]
+        if probe.compare(near, found.weights, rng).wrong()[leaf].any():
+            return verdict("fail", "reference and finite differences agree")
+        return verdict("inconclusive", "close by there is no difference")
+    if near_rule and not near_truth:
+        return verdict("inconclusive", "finite differences agree with the rule, not the reference")
+    if near_rule and near_truth:
+        return verdict("inconclusive", "finite differences cannot tell the two apart")
+    return verdict("inconclusive", "finite differences agree with neither")
+
+
+def _finite_vote(probe, inputs, found, leaf, wrong, rng) -> Verdict:
+    """The rule gives no number where the reference does: is the function smooth there?"""
+    u = np.where(wrong, direction(rng, wrong.shape), 0.0)
+    truth = float(np.vdot(found.want[leaf][wrong], u[wrong]))
+    by_differences = slope_along(probe, inputs, found.weights, leaf, u)
+    outcome: Outcome = "fail" if np.isfinite(by_differences.value) else "inconclusive"
+    return Verdict(outcome, np.nan, truth, by_differences, "the rule's gradient is not finite")
+
+
+def _side(
+    probe: Probe, inputs: Sequence[Any], found: Comparison, leaf: int, rng: np.random.Generator
+) -> str | None:
+    """Why the rule's gradient is none of the generalised one; '' if it is; None without a kink.
+
+    Close by, on all sides, the reference is smooth. Every entry of the rule's gradient must lie
+    between those found there; and wherever a sum along an axis, or of all entries, is the same on
+    all sides, it must be that: of two equal maxima each may get everything, but not both.
+    """
+    got, want = found.got[leaf], found.want[leaf]
+    sizes = [scale_of(x) * _NEAR for x in inputs]
+
+    def close_by(step: np.ndarray) -> np.ndarray:
+        moved = [
+            np.asarray(x, np.float64) + size * 2.0**-6 * direction(rng, x.shape)
+            for x, size in zip(inputs, sizes, strict=True)
+        ]
+        moved[leaf] = moved[leaf] + sizes[leaf] * step
+        arrays = [jnp.asarray(m, x.dtype) for m, x in zip(moved, inputs, strict=True)]
+        return probe.gradients(arrays, found.weights)[1][leaf]
+
+    steps = [direction(rng, got.shape) for _ in range(_SIDES)]
+    sides = [close_by(sign * u) for u in steps for sign in (1.0, -1.0)]
+    sides = [side for side in sides if np.all(np.isfinite(side))]
+    if not sides:
+        return None
+    size = np.abs(want) + np.sqrt(np.mean(np.square(sides))) + np.finfo(np.float64).tiny
+    slack = _BAND * np.where(np.isfinite(size), size, 0)
+    if not np.any(np.ptp(sides, axis=0) > slack):
+        return None
+    outside = _outside(got, sides, slack)
+    for index in np.argwhere(outside)[:_LOOKED_AT]:  # perhaps it was never on the right side
+        only = np.zeros(got.shape)
+        only[tuple(index)] = 2.0
+        sides += [close_by(only), close_by(-only)]
+    outside = _outside(got, sides, slack)
+    looked_at = np.argwhere(outside)[:_LOOKED_AT]
+    if len(looked_at):
+        i = tuple(int(k) for k in looked_at[0])
+        low, high = (float(f([side[i] for side in sides])) for f in (min, max))
+        return f"entry {i} is {got[i]:.6g}, on the sides of the kink it is {low:.6g} to {high:.6g}"
+    for axis in (None, *range(got.ndim)):
+        sums = np.array([np.sum(side, axis=axis) for side in sides])
+        slack_of_sum = np.sum(slack, axis=axis)
+        same = np.ptp(sums, axis=0) <= slack_of_sum
+        off = same & (np.abs(np.sum(got, axis=axis) - sums[0]) > slack_of_sum)
+        if np.any(off):
+            where = "all entries" if axis is None else f"axis {axis}"
+            i = tuple(int(k) for k in np.argwhere(off)[0])
+            mine, theirs = np.sum(got, axis=axis)[i], sums[0][i]
+            return f"its sum over {where} is {mine:.6g}, on all sides of the kink {theirs:.6g}"
+    return ""
+
+
+def _outside(got: np.ndarray, sides: Sequence[np.ndarray], slack: np.ndarray) -> np.ndarray:
+    return ~((got >= np.min(sides, axis=0) - slack) & (got <= np.max(sides, axis=0) + slack))

@@ -1,0 +1,290 @@
+"""`jaxdl.gradcheck`: right rules pass, every mistake is found and named, refusals say why."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxdl import gradcheck
+from jaxdl.gradcheck import GradcheckError, Report
+from tests.gradcheck_pairs import MISTAKES, PAIRS, drawn
+
+
+@pytest.fixture(autouse=True)
+def default_mode(x64_off):
+    """Users have 32 bits, and NumPy's ways with dtypes."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def checked(name, mistake=None, **settings) -> Report:
+    pair = PAIRS[name]
+    rule = pair.bwd if mistake is None else pair.wrong[mistake]
+    return gradcheck.check(pair.ruled(rule), *pair.args, raises=False, **settings)
+
+
+# --- pairs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_right_rules_pass(name):
+    report = checked(name)
+    assert report.outcome == "pass", str(report)
+    assert all(seen <= 1e-10 for seen in report.power.values())
+
+
+@pytest.mark.parametrize(("name", "mistake"), MISTAKES)
+def test_mistakes_are_found(name, mistake):
+    late = mistake in PAIRS[name].standard
+    assert checked(name, mistake, level="standard" if late else "quick").outcome == "fail"
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("name", ["relu", "layer_norm", "max"])
+def test_other_seeds_do_not_raise_false_alarms(name, seed):
+    assert checked(name, seed=seed).outcome == "pass"
+
+
+# --- what is said -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "mistake", "leaf", "words"),
+    [
+        (
+            "layer_norm",
+            "tail of a block dropped",
+            "args[1]",
+            "[16:19] of axis 0; 19 % 4 = 19 % 8 = 19 % 16 = 3",
+        ),
+        ("layer_norm", "tail of a block dropped", "args[1]", "they are exactly 0"),
+        ("layer_norm", "times the batch", "args[1]", "8 times the right gradient: axis 0"),
+        ("dense", "mean over the batch", "args[2]", "0.2 times the right gradient: 1/axis 0"),
+        ("dense", "shifted rows", "args[1]", "shifted by 1 along axis 0"),
+        ("dense", "cotangent taken as ones", "args[0]", "the cotangent taken as ones"),
+        ("dense", "zero", "args[2]", "zero: the rule gives nothing"),
+        ("dense", "bfloat16", "args[0]", "float32[5, 4] as the argument, got bfloat16[5, 4]"),
+        ("dense", "one entry, by a millionth", "args[1]", "index (1, 2)"),
+        ("two", "second output dropped", "args[0]", "all 9 entries are wrong"),
+        ("attention", "scale missing", "args[0]", "2 times the right gradient: √(axis 1"),
+    ],
+)
+def test_the_message_names_leaf_place_and_cause(name, mistake, leaf, words):
+    report = checked(name, mistake, level="quick")
+    text = str(report)
+    assert words in text and text.startswith("gradcheck FAIL")
+    assert any(f.outcome == "fail" and f.leaf.startswith(leaf) for f in report.findings)
+    assert "replay: seed=0" in text or mistake == "bfloat16"
+    right = [f for f in report.findings if f.outcome == "fail" and not f.leaf.startswith(leaf)]
+    assert not right or name in ("attention",)  # the other arguments are not accused
+
+
+def test_a_failure_raises_and_the_report_is_the_message():
+    pair = PAIRS["dense"]
+    with pytest.raises(AssertionError, match=r"gradcheck FAIL(.|\n)*args\[1\](.|\n)*1\.001 times"):
+        gradcheck.check(pair.ruled(pair.wrong["a thousandth too large"]), *pair.args, level="quick")
+
+
+def test_the_report_as_json(tmp_path):
+    report = checked("dense", "zero", level="quick")
+    report.to_json(tmp_path / "report.json")
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found == report.to_dict()
+    assert found["outcome"] == "fail" and found["rules"] == ["_dense"]
+    (failure,) = [f for f in found["findings"] if f["name"] == "dot" and f["outcome"] == "fail"]
+    assert failure["leaf"].startswith("args[2]") and failure["figures"]["got"] == 0
+
+
+def test_samples_that_hide_errors_are_named():
+    pair = PAIRS["dense"]
+    report = gradcheck.check(pair.ruled(pair.bwd), *pair.args, level="quick")
+    assert any("equal length 4" in note for note in report.notes)
+    ones = jnp.ones(5)
+    report = gradcheck.check(PAIRS["square"].ruled(PAIRS["square"].bwd), ones, level="quick")
+    assert any("all entries are equal" in note for note in report.notes)
+
+
+# --- oracles ------------------------------------------------------------------------------------
+
+
+def _sine():
+    return PAIRS["mismatch"].ruled(PAIRS["mismatch"].bwd)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda f: lambda x: jax.jit(f)(x),
+        lambda f: lambda x: jax.checkpoint(f)(x),
+        lambda f: lambda x: lax.scan(lambda c, a: (f(c) * a, c), x, jnp.arange(1.0, 4.0))[0],
+        lambda f: lambda x: lax.cond(x.sum() > 100, lambda z: z, f, x),
+        lambda f: lambda x: lax.fori_loop(0, 3, lambda i, z: f(z), x),
+        lambda f: lambda x: lax.while_loop(lambda z: z.sum() > 1e9, f, x),
+        lambda f: lambda x: jax.vmap(f)(x[:, None]),
+    ],
+    ids=["jit", "checkpoint", "scan", "cond", "fori_loop", "while_loop", "vmap"],
+)
+def test_rules_are_taken_out_wherever_they_are(around):
+    f, x = around(_sine()), jnp.arange(3.0)
+    assert gradcheck.rules(f, x)
+    assert not gradcheck.rules(gradcheck.strip(f), x)
+    np.testing.assert_array_equal(gradcheck.strip(f)(x), f(x))
+
+
+def test_rules_of_jax_itself_stay():
+    text = str(jax.make_jaxpr(gradcheck.strip(jax.nn.relu))(jnp.ones(3)))
+    assert "custom_jvp_call" in text
+    assert gradcheck.rules(jax.nn.relu, jnp.ones(3)) == []
+
+
+def test_a_custom_jvp_is_checked_too():
+    @jax.custom_jvp
+    def cube(x):
+        return x**3
+
+    cube.defjvp(lambda primals, tangents: (cube(*primals), 3 * primals[0] ** 2 * tangents[0]))
+    assert gradcheck.check(cube, drawn(5)).outcome == "pass"
+    cube.defjvp(lambda primals, tangents: (cube(*primals), 2 * primals[0] ** 2 * tangents[0]))
+    assert gradcheck.check(cube, drawn(5), raises=False).outcome == "fail"
+
+
+@pytest.mark.parametrize(
+    ("g", "slope"),
+    [
+        (np.sin, 1.0),
+        (np.exp, 1.0),
+        (lambda t: (1 + t) ** 7, 7.0),
+        (lambda t: np.float32(np.sin(np.float32(1 + t))), np.cos(1.0)),
+        (lambda t: 1e8 + np.sin(t), 1.0),
+        (lambda t: np.sqrt(0.2 + t), 0.5 / np.sqrt(0.2)),
+        (lambda t: np.sin(40 * t), 40.0),
+        (lambda t: 3.0, 0.0),
+    ],
+)
+def test_differences_know_their_error(g, slope):
+    with np.errstate(invalid="ignore"):
+        found = gradcheck.slope(lambda t: float(g(t)))
+    assert abs(found.value - slope) <= 4 * found.error + 1e-15
+    assert found.error < 1e-2 * max(abs(slope), 1e-9)
+
+
+def test_smooth_functions_to_twelve_digits():
+    found = gradcheck.slope(lambda t: float(np.sin(1 + t)))
+    assert abs(found.value / np.cos(1.0) - 1) < 1e-12 and found.error < 1e-11
+
+
+def test_finite_differences_judge_where_there_is_no_rule():
+    report = gradcheck.check(lambda x: jnp.sin(x) * jnp.sum(x), drawn(4))
+    assert report.oracle == "finite differences"
+    assert any("JAX's own derivative" in note for note in report.notes)
+    assert all(seen < 1e-8 for seen in report.power.values())
+    pair = PAIRS["tanh"]
+    report = gradcheck.check(
+        pair.ruled(pair.wrong["no_square"]), *pair.args, ref="fd", raises=False
+    )
+    assert report.outcome == "fail"
+
+
+def test_a_reference_of_the_callers():
+    def sine(x):
+        return jax.pure_callback(np.sin, x, x)
+
+    f = jax.custom_vjp(sine)
+    f.defvjp(lambda x: (f(x), x), lambda x, g: (g * jnp.cos(x),))
+    assert gradcheck.check(f, drawn(4), ref=jnp.sin, level="quick").outcome == "pass"
+    f.defvjp(lambda x: (f(x), x), lambda x, g: (g * jnp.cos(x) * 1.01,))
+    assert gradcheck.check(f, drawn(4), ref=jnp.sin, level="quick", raises=False).outcome == "fail"
+
+
+def test_an_intended_gradient():
+    through = jax.custom_vjp(lambda x: jnp.round(x))
+    through.defvjp(lambda x: (jnp.round(x), None), lambda _, g: (g,))
+    x = drawn(6)
+    assert gradcheck.check(through, x, raises=False, level="quick").outcome == "fail"
+    report = gradcheck.check(through, x, expect=lambda g, x: (g,), level="quick")
+    assert report.outcome == "pass" and report.oracle == "the intended gradient"
+    wrong = gradcheck.check(through, x, expect=lambda g, x: (2 * g,), level="quick", raises=False)
+    assert wrong.outcome == "fail"
+
+
+# --- arguments ----------------------------------------------------------------------------------
+
+
+def test_all_kinds_of_arguments():
+    @jax.custom_vjp
+    def rule(w, x):
+        return jnp.tanh(x) * w
+
+    rule.defvjp(
+        lambda w, x: (rule(w, x), (w, x)),
+        lambda kept, g: (
+            jnp.sum(g * jnp.tanh(kept[1])),
+            g * kept[0] * (1 - jnp.tanh(kept[1]) ** 2),
+        ),
+    )
+
+    def f(params, x, ids, key, nothing, mode, *, scale):
+        assert mode == "add" and nothing is None
+        noise = jax.random.normal(key, (3,))
+        return {"y": rule(params["w"], x[ids]) * scale + noise, "count": ids.sum()}
+
+    args = ({"w": 0.7}, np.arange(5.0), np.array([0, 2, 2]), jax.random.key(0), None, "add")
+    before = args[1].copy()
+    report = gradcheck.check(f, *args, kwargs={"scale": drawn(3)})
+    assert set(report.power) == {"args[0]['w']", "args[1]", "scale"}
+    np.testing.assert_array_equal(args[1], before)
+    report = gradcheck.check(f, *args, kwargs={"scale": drawn(3)}, wrt=["args[0]*"], level="quick")
+    assert set(report.power) == {"args[0]['w']"}
+
+
+def test_further_samples():
+    pair = PAIRS["layer_norm"]
+    wrong = pair.ruled(pair.wrong["tail of a block dropped"])
+    small = (drawn(2, 16), drawn(16))
+    assert gradcheck.check(wrong, *small, level="quick").outcome == "pass"
+    report = gradcheck.check(wrong, *small, samples=[pair.args], level="quick", raises=False)
+    assert report.outcome == "fail"
+    assert {f.sample for f in report.findings if f.outcome == "fail"} == {"samples[0]"}
+
+
+def test_a_check_that_can_see_nothing_is_no_pass():
+    """Relu of negative numbers: any gradient of zeros is right there."""
+    pair = PAIRS["relu"]
+    report = gradcheck.check(pair.ruled(pair.bwd), -jnp.ones((2, 3)), level="quick", raises=False)
+    assert report.outcome == "inconclusive"
+    assert "would not have been seen" in str(report)
+
+
+def test_arguments_without_influence_pass():
+    f = jax.custom_vjp(lambda x, unused: jnp.sin(x))
+    f.defvjp(lambda x, u: (jnp.sin(x), (x, u)), lambda kept, g: (g * jnp.cos(kept[0]), 0 * kept[1]))
+    assert gradcheck.check(f, drawn(3), drawn(2), level="quick").outcome == "pass"
+
+
+def test_skipped_checks_are_in_the_report():
+    report = checked("dense", "clipped", level="quick", skip={"scaling": "known", "dot": "later"})
+    assert "skipped scaling: known" in str(report)
+    assert {f.name for f in report.findings if f.outcome == "skipped"} == {"scaling", "dot"}
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: gradcheck.check(jnp.sin, jnp.arange(3)), "no argument can be differentiated"),
+        (lambda: gradcheck.check(jnp.sin, jnp.zeros((0,))), "no argument can be differentiated"),
+        (lambda: gradcheck.check(jnp.sin, 1j * jnp.ones(2)), r"args\[0\] is complex \(complex64\)"),
+        (lambda: gradcheck.check(lambda x: x + 1j, jnp.ones(2)), "returns a complex array"),
+        (lambda: gradcheck.check(jnp.argmax, jnp.ones(2)), "nothing that can be differentiated"),
+        (lambda: checked("tanh", level="all"), "quick, standard, got 'all'"),
+        (lambda: gradcheck.check(jnp.sin, jnp.ones(2), skip={"dots": ""}), "the check 'dots'"),
+        (lambda: gradcheck.check(jnp.sin, jnp.ones(2), wrt=["b"]), "'b' matches no .* args.0."),
+        (lambda: checked("tanh", ref="numeric"), "ref must be 'auto'"),
+        (lambda: gradcheck.check(lambda x: x + np.random.rand(), jnp.ones(2)), "deterministic"),
+    ],
+)
+def test_refusals(call, words):
+    with pytest.raises(GradcheckError, match=words):
+        call()
