@@ -1,5 +1,6 @@
 """The README's programs, as a stranger would run them."""
 
+import os
 import re
 import subprocess
 import sys
@@ -16,9 +17,10 @@ def test_first_block_runs_and_is_short():
 
 
 def test_the_mistake_in_the_second_block_is_found():
-    blocks = re.findall(r"```(?:python)?\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    (program,) = [block for block in blocks if "gradcheck.check" in block]
-    shown = blocks[blocks.index(program) + 1]
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
-    said = done.stdout.decode().splitlines()
-    assert [line for line in shown.splitlines() if line not in said] == []
+    parts = README.read_text(encoding="utf-8").split("```")
+    (place,) = [i for i, part in enumerate(parts) if "gradcheck.check(scaled" in part]
+    program, shown = parts[place].removeprefix("python\n"), parts[place + 2]
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True,
+                          env=os.environ | {"PYTHONIOENCODING": "utf-8"})  # fmt: skip
+    said = done.stdout.decode("utf-8").splitlines()
+    assert [line for line in shown.strip().splitlines() if line not in said] == []

@@ -8,8 +8,8 @@ rule's slope must lie between those found close by on either side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -22,7 +22,8 @@ from jaxdl.gradcheck._report import Outcome
 
 _NEAR = 2.0**-20  # how far from a kink its sides are looked at, in units of the leaf's size
 _BAND = 1e-4  # relative: by how much slopes differ at that distance where there is no kink
-_SIDES = 12
+_SIDES = 8
+_OUTPUTS = 6  # entries of the output that are looked at one by one
 _LOOKED_AT = 64  # entries that are looked at one by one
 
 
@@ -75,7 +76,7 @@ def vote(probe: Probe, inputs: Sequence[Any], found: Comparison, leaf: int, seed
     def verdict(outcome: Outcome, reason: str) -> Verdict:
         return Verdict(outcome, rule, truth, by_differences, reason)
 
-    reason = _side(probe, inputs, found, leaf, rng)
+    reason = _kink(probe, inputs, found, leaf, rng)
     if reason is not None:
         if reason:
             return verdict("fail", f"no valid subgradient: {reason}")
@@ -99,6 +100,56 @@ def _finite_vote(probe, inputs, found, leaf, wrong, rng) -> Verdict:
     by_differences = slope_along(probe, inputs, found.weights, leaf, u)
     outcome: Outcome = "fail" if np.isfinite(by_differences.value) else "inconclusive"
     return Verdict(outcome, np.nan, truth, by_differences, "the rule's gradient is not finite")
+
+
+def _kink(
+    probe: Probe, inputs: Sequence[Any], found: Comparison, leaf: int, rng: np.random.Generator
+) -> str | None:
+    """As `_side`, for outputs one at a time: each may be on another side of its kink."""
+    reasons = []
+    for weights in _single_outputs(probe, inputs, found, leaf, rng):
+        got, want = probe.gradients(inputs, weights)
+        reasons.append(
+            _side(probe, inputs, replace(found, got=got, want=want, weights=weights), leaf, rng)
+        )
+        if reasons[-1]:
+            return reasons[-1]
+    return "" if reasons and None not in reasons else None
+
+
+def _single_outputs(
+    probe: Probe, inputs: Sequence[Any], found: Comparison, leaf: int, rng: np.random.Generator
+) -> Iterator[list[Any]]:
+    """Cotangents of one entry of the output each, for which the rule differs: a few of them."""
+    shapes = [np.shape(w) for w in found.weights]
+    entries = np.arange(sum(int(np.prod(shape)) for shape in shapes))
+    signs = direction(rng, entries.shape)
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
+
+    def cotangent(chosen: np.ndarray) -> list[Any]:
+        flat = np.zeros(entries.shape)
+        flat[chosen] = signs[chosen]
+        return [
+            jnp.asarray(part.reshape(w.shape), w.dtype)
+            for part, w in zip(np.split(flat, ends), found.weights, strict=True)
+        ]
+
+    def differs(chosen: np.ndarray) -> bool:
+        got, want = probe.gradients(inputs, cotangent(chosen))
+        return bool(np.any(~(np.abs(got[leaf] - want[leaf]) <= found.tolerance[leaf])))
+
+    seen: set[int] = set()
+    for _ in range(_OUTPUTS):
+        chosen = rng.permutation([i for i in entries if i not in seen])
+        if not len(chosen) or not differs(chosen):
+            return
+        while len(chosen) > 1:  # one half differs, or both do
+            half = chosen[: len(chosen) // 2]
+            chosen = half if differs(half) else chosen[len(chosen) // 2 :]
+        if not differs(chosen):
+            return  # it differs only in company: the rule is not linear
+        seen.add(int(chosen[0]))
+        yield cotangent(chosen)
 
 
 def _side(
