@@ -209,6 +209,19 @@ def _kernel_by_patches(x: Array, dy: Array, window: Window) -> Array:
     return total.reshape(*window.size, x.shape[1], k)
 
 
+def patch_products(x: Array, window: Window) -> Array:
+    """Σ p⊗p over all patches p of all images: (N, *space, C) to (size·C, size·C)."""
+    rows = prod(window.size) * x.shape[-1]
+    places = prod(window.out(x.shape[1:-1]))
+    x = jnp.moveaxis(_blocks(x, places * rows, BLOCK_ELEMENTS), -1, 1)  # images of zeros add none
+
+    def step(total, x):
+        patches = columns(x, window)
+        return total + jnp.matmul(patches, patches.T, preferred_element_type=total.dtype), None
+
+    return lax.scan(step, jnp.zeros((rows, rows), wide(x.dtype)), x)[0]
+
+
 def columns(x: Array, window: Window) -> Array:
     """(C, ..., *space) to (size·C, ...·out): in each column what lies under the kernel somewhere.
 

@@ -25,13 +25,14 @@ In every factor but ``Formed`` and ``Stacked`` the first axis of every array cou
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdl.correlation import columns, correlate_kernel
+from jaxdl.correlation import columns, correlate_kernel, patch_products
 from jaxdl.numerics import explicit_sharding, wide
 from jaxdl.window import Window
 
@@ -60,6 +61,14 @@ class Factor:
         return jax.tree.map(lambda array: jnp.moveaxis(array, 0, 1), self)
 
 
+def _second_moment(rows: Array) -> Array:
+    """Σ r⊗r over all axes but the last."""
+    leading = tuple(range(rows.ndim - 1))
+    return lax.dot_general(
+        rows, rows, ((leading, leading), ((), ())), preferred_element_type=wide(rows.dtype)
+    )
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Outer(Factor):
@@ -80,6 +89,14 @@ class Outer(Factor):
 
     def transpose(self) -> "Outer":
         return Outer(self.d, self.a)
+
+    def kronecker(self) -> tuple[Array, Array]:
+        """(Σ a⊗a, Σ d⊗d) over examples and positions: (m, m) and (k, k), float32 or wider.
+
+        Their Kronecker product, divided by the number of terms, approximates the second moment of
+        the gradient (Martens & Grosse 2015, arXiv:1503.05671).
+        """
+        return _second_moment(self.a), _second_moment(self.d)
 
 
 @jax.tree_util.register_dataclass
@@ -132,6 +149,27 @@ class ConvOuter(Factor):
         x, d = self._images(self.x), self._images(self.d)
         dw = correlate_kernel(x, d, self.window, explicit_sharding(param))
         return dw[(slice(None, None, -1),) * len(self.window.size)] if self.flip else dw
+
+    def kronecker(self) -> tuple[Array, Array]:
+        """(Σ p⊗p, Σ d⊗d) over all places p of all examples: (size·C, size·C) and (K, K).
+
+        p is the patch under the kernel, in the order of the kernel's entries (Grosse & Martens
+        2016, arXiv:1602.01407). For one group only; float32 or wider.
+
+        Raises:
+          FactorError: more than one group.
+        """
+        if self.window.groups > 1:
+            raise FactorError(
+                f"kronecker: a convolution of {self.window.groups} groups has factors for each of "
+                "them; take the groups apart, or use groups=1"
+            )
+        patches = patch_products(self._images(self.x), self.window)
+        if self.flip:
+            size, c = self.window.size, self.x.shape[-1]
+            turned = jnp.arange(prod(size))[::-1, None] * c + jnp.arange(c)
+            patches = patches[turned.ravel()][:, turned.ravel()]
+        return patches, _second_moment(self.d)
 
     def _images(self, array: Array) -> Array:
         """Axes between the examples and space (time, in a scan) joined to the examples."""

@@ -7,6 +7,7 @@ import pytest
 
 from jaxdl import correlation
 from jaxdl.correlation import columns, correlate, correlate_input, correlate_kernel
+from jaxdl.factors import ConvOuter, FactorError, Outer
 from jaxdl.window import place_window, window_slices
 
 WINDOWS = [  # space, size, strides, padding, dilation
@@ -106,3 +107,25 @@ def test_many_channels_or_wide_patches_stay_with_the_library(c, k):
         return correlate_input(dy, w, window, x.shape[1:-1])
 
     assert _convolutions(wide, dy, w, platform="cpu") == 1
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("case", WINDOWS)
+@pytest.mark.usefixtures("block")
+def test_kronecker_factors_are_sums_over_patches(case, flip):
+    window, x, _, dy = _problem(*case)
+    patches, cotangents = ConvOuter(x, dy, window, flip).kronecker()
+    slices = np.stack(window_slices(x, window))  # (places of the kernel, N, *out, C)
+    rows = np.moveaxis(slices[::-1] if flip else slices, 0, -2).reshape(-1, patches.shape[0])
+    _close(patches, rows.T @ rows)
+    d = np.asarray(dy).reshape(-1, dy.shape[-1])
+    _close(cotangents, d.T @ d)
+    dense = Outer(jnp.asarray(rows.reshape(len(x), -1, rows.shape[-1])), dy).kronecker()
+    _close(dense[0], patches)
+    _close(dense[1], cotangents)
+
+
+def test_kronecker_factors_of_groups_are_refused():
+    window = place_window("conv", (5,), (2,), (1,), "valid", (1,), 2)
+    with pytest.raises(FactorError, match="kronecker: a convolution of 2 groups"):
+        ConvOuter(jnp.ones((2, 5, 4)), jnp.ones((2, 4, 2)), window).kronecker()
