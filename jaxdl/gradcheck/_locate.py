@@ -9,6 +9,7 @@ import numpy as np
 
 _FITS = 1e-6  # relative: this well a diagnosis must explain the wrong gradient
 _APART = 100.0  # and the next one must be this much worse
+_PLAIN = {"2": 2.0, "π": float(np.pi), "√(2π)": float(np.sqrt(2 * np.pi)), "ln 2": float(np.log(2))}
 
 
 def where(got: np.ndarray, want: np.ndarray, wrong: np.ndarray) -> str:
@@ -136,11 +137,15 @@ def _scale(got: np.ndarray, want: np.ndarray, constants: Mapping[str, float]) ->
     if misfit > _FITS or abs(factor - 1) < _APART * misfit:
         return ""
     text = f"{factor:.9g} times the right gradient"
-    for name, value in constants.items():
-        for form, number in ((f"{name}", value), (f"1/{name}", 1 / value if value else np.nan)):
-            if abs(factor - number) <= _FITS * abs(number) and number != 1:
-                return f"{text}: {form}"
-    return text
+    fits = [
+        name if number == value else f"1/{name}"
+        for name, value in (*constants.items(), *_PLAIN.items())
+        for number in (value, 1 / value)
+        if number != 1 and abs(factor - number) <= _FITS * abs(number)
+    ]
+    # sizes that are the same number are told once, a plain number beside them
+    told = [*fits[:1], *(name for name in fits[1:] if name.removeprefix("1/") in _PLAIN)]
+    return f"{text}: {' or '.join(told)}" if told else text
 
 
 def constants_of(shapes: Sequence[tuple[int, ...]], names: Sequence[str]) -> dict[str, float]:
@@ -155,4 +160,4 @@ def constants_of(shapes: Sequence[tuple[int, ...]], names: Sequence[str]) -> dic
         size = int(np.prod(shape))
         if size > 1:
             found.setdefault(f"entries of {name}, {size}", float(size))
-    return found | {"2": 2.0, "π": float(np.pi), "ln 2": float(np.log(2))}
+    return found
