@@ -245,7 +245,8 @@ def frozen(layer: Layer) -> Layer:
             held = {name: Zero.like(factor) for name, factor in factors.items()}
             return reduce(params, held, slots)
 
-        return layer.bwd(params, residuals, dy, reduce_zero, slots)
+        # a constant in the backward too: second derivatives are those of the forward
+        return layer.bwd(lax.stop_gradient(params), residuals, dy, reduce_zero, slots)
 
     return Layer("frozen", layer.init, fwd, bwd, (layer,), frozen, wraps=True)
 
