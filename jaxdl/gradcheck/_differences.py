@@ -43,18 +43,21 @@ def noise_level(values: np.ndarray) -> float:
     return float(min(found))
 
 
-def slope(g: Callable[[float], float], scale: float = 1.0) -> Slope:
+def slope(
+    g: Callable[[float], float], scale: float = 1.0, eps: float = float(np.finfo(np.float64).eps)
+) -> Slope:
     """dg/dt at 0 of a function of one number, with its error.
 
     Args:
       g: float to float (float64); its result may be noisy.
       scale: length over which g is expected to change by its own size.
+      eps: the coarsest relative precision in which g is computed on the way.
 
     Returns:
       value and error; both NaN where g is not finite near 0.
     """
-    eps = np.finfo(np.float64).eps
-    near = np.array([g(k * 2.0**-26 * scale) for k in range(-4, 5)])
+    step = max(2.0**-26, 4 * eps) * scale  # shorter ones would not get through coarse roundings
+    near = np.array([g(k * step) for k in range(-4, 5)])
     if not np.all(np.isfinite(near)):
         return Slope(np.nan, np.nan)
     noise = max(noise_level(near), eps * float(np.max(np.abs(near))))

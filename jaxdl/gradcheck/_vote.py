@@ -57,7 +57,7 @@ def slope_along(
         outputs = to_numpy(probe.value(*moved))
         return float(sum(np.vdot(w, y) for w, y in zip(weights, outputs, strict=True)))
 
-    return slope(g, scale_of(base))
+    return slope(g, scale_of(base), probe.rounding(inputs, [jnp.asarray(w) for w in weights]))
 
 
 def vote(probe: Probe, inputs: Sequence[Any], found: Comparison, leaf: int, seed: int) -> Verdict:
