@@ -31,6 +31,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdl.correlation import columns, correlate_kernel, patch_products
 from jaxdl.numerics import explicit_sharding, wide
@@ -63,9 +64,13 @@ class Factor:
 
 def _second_moment(rows: Array) -> Array:
     """Σ r⊗r over all axes but the last."""
-    leading = tuple(range(rows.ndim - 1))
+    leading, sharding = tuple(range(rows.ndim - 1)), explicit_sharding(rows)
     return lax.dot_general(
-        rows, rows, ((leading, leading), ((), ())), preferred_element_type=wide(rows.dtype)
+        rows,
+        rows,
+        ((leading, leading), ((), ())),
+        preferred_element_type=wide(rows.dtype),
+        out_sharding=None if sharding is None else NamedSharding(sharding.mesh, PartitionSpec()),
     )
 
 
@@ -157,8 +162,13 @@ class ConvOuter(Factor):
         2016, arXiv:1602.01407). For one group only; float32 or wider.
 
         Raises:
-          FactorError: more than one group.
+          FactorError: more than one group; examples split over Explicit mesh axes.
         """
+        if explicit_sharding(self.x) is not None:
+            raise FactorError(
+                "kronecker: the examples are split over Explicit mesh axes, where patches cannot "
+                "be written out; use Auto axes, or shard_map and a psum of the two sums"
+            )
         if self.window.groups > 1:
             raise FactorError(
                 f"kronecker: a convolution of {self.window.groups} groups has factors for each of "

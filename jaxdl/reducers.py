@@ -13,6 +13,7 @@ a mean over N examples they carry the factor 1/N.
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import jax
@@ -201,9 +202,9 @@ def _inner_of_patches(f: ConvOuter, param: Array) -> Array:
             return jnp.sum(_gram(rows.a, rows.a) * _gram(rows.d, rows.d))
         return jnp.sum(jnp.square(rows.form(matrix)))
 
-    places = f.d.size // (f.d.shape[0] * f.d.shape[-1])
-    patches = places * (param.size // param.shape[-1])  # numbers in those of one example
-    return _each_example(one, f, param, batch_size=max(1, BLOCK_ELEMENTS // patches))
+    # numbers in the patches of one example
+    patches = prod(f.d.shape[1:-1]) * prod(param.shape[:-1])
+    return _each_example(one, f, param, batch_size=max(1, BLOCK_ELEMENTS // max(1, patches)))
 
 
 def _inner_one_by_one(f: Factor, g: Factor, param: Array) -> Array:

@@ -7,6 +7,7 @@ default, shardings are part of the types and the library must say where a produc
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -18,7 +19,9 @@ from jaxdl import (
     softmax_cross_entropy,
     value_and_grad,
 )
+from jaxdl.factors import ConvOuter, FactorError, Outer
 from jaxdl.models import mlp
+from jaxdl.window import place_window
 from tests.cases import (
     CASES,
     N,
@@ -107,3 +110,22 @@ def test_sharded_catches_a_gradient_times_the_number_of_devices(axes):
 
     with pytest.raises(AssertionError):
         check_sharded(planted(wrong_dense(change)), axes)
+
+
+@both_axes
+def test_kronecker_factors(axes):
+    rng = np.random.default_rng(0)
+    a, d = jnp.asarray(rng.normal(size=(4, 5, 3))), jnp.asarray(rng.normal(size=(4, 5, 2)))
+    window = place_window("conv", (5,), (2,), (1,), "valid", (1,), 1)
+    conv = ConvOuter(a, d[:, :4], window)
+    with jax.set_mesh(mesh_of_four(axes)):
+        by_example = NamedSharding(jax.sharding.get_mesh(), PartitionSpec("data"))
+        split, split_conv = jax.device_put((Outer(a, d), conv), by_example)
+        together = jax.jit(lambda f: f.kronecker())(split)
+        assert_same(jax.device_get(together), jax.device_get(Outer(a, d).kronecker()), 1e-12)
+        if axes == "auto":
+            together = jax.jit(lambda f: f.kronecker())(split_conv)
+            assert_same(jax.device_get(together), jax.device_get(conv.kronecker()), 1e-12)
+            return
+        with pytest.raises(FactorError, match="kronecker: the examples are split over Explicit"):
+            jax.jit(lambda f: f.kronecker())(split_conv)

@@ -8,6 +8,7 @@ import pytest
 from jaxdl import correlation
 from jaxdl.correlation import columns, correlate, correlate_input, correlate_kernel
 from jaxdl.factors import ConvOuter, FactorError, Outer
+from jaxdl.reducers import example_sq_norms
 from jaxdl.window import place_window, window_slices
 
 WINDOWS = [  # space, size, strides, padding, dilation
@@ -129,3 +130,9 @@ def test_kronecker_factors_of_groups_are_refused():
     window = place_window("conv", (5,), (2,), (1,), "valid", (1,), 2)
     with pytest.raises(FactorError, match="kronecker: a convolution of 2 groups"):
         ConvOuter(jnp.ones((2, 5, 4)), jnp.ones((2, 4, 2)), window).kronecker()
+
+
+def test_norms_of_no_examples():
+    window, x, w, dy = _problem(*WINDOWS[2], n=0)
+    factors = {"w": ConvOuter(x, dy, window)}
+    assert example_sq_norms({"w": w}, factors)["w"].shape == (0,)

@@ -288,3 +288,121 @@ def test_skipped_checks_are_in_the_report():
 def test_refusals(call, words):
     with pytest.raises(GradcheckError, match=words):
         call()
+
+
+# --- where checkers go wrong --------------------------------------------------------------------
+
+
+def _ruled(f, bwd):
+    g = jax.custom_vjp(f)
+    g.defvjp(lambda *args: (f(*args), args), bwd)
+    return g
+
+
+def test_a_gradient_that_cancels_is_no_false_alarm():
+    """A bias of the keys does not change attention: its gradient is the rounding of a sum."""
+
+    def attention(q, k, b):
+        return jax.nn.softmax(q @ (k + b).T, -1)
+
+    def bwd(kept, g):
+        q, k, b = kept
+        p = attention(q, k, b)
+        ds = p * (g - (g * p).sum(-1, keepdims=True))
+        return ds @ (k + b), ds.T @ q, (ds.T @ q).sum(0)
+
+    report = gradcheck.check(_ruled(attention, bwd), drawn(4, 3), drawn(5, 3), drawn(3))
+    assert report.outcome == "pass"
+    off = _ruled(attention, lambda kept, g: (*bwd(kept, g)[:2], bwd(kept, g)[2] + 1e-6))
+    found = gradcheck.check(off, drawn(4, 3), drawn(5, 3), drawn(3), level="quick", raises=False)
+    assert found.outcome == "fail"
+
+
+@pytest.mark.parametrize(
+    ("f", "bwd"),
+    [
+        (lambda x: jnp.maximum(x, 0), lambda kept, g: (jnp.where(kept[0] >= 0, g, 0),)),
+        (lambda x: jnp.maximum(x, 0) ** 2, lambda kept, g: (2 * g * jnp.maximum(kept[0], 0),)),
+    ],
+)
+def test_given_points_at_a_kink(f, bwd):
+    x = jnp.array([0, 1, -1, 2, 0.5, -0.3])
+    assert gradcheck.check(_ruled(f, bwd), x).outcome == "pass"
+
+
+def test_jax_own_relu_at_zero():
+    assert gradcheck.check(jax.nn.relu, jnp.array([0, 1, -1, 2, 0.5])).outcome == "pass"
+
+
+def test_kinks_do_not_hide_a_mistake_elsewhere():
+    x = jnp.concatenate([jnp.zeros(3), jnp.array([1.5]), jnp.zeros(40), drawn(10)])
+    factor = jnp.ones(54).at[3].set(2)
+    wrong = _ruled(
+        lambda x: jnp.maximum(x, 0), lambda kept, g: (jnp.where(kept[0] >= 0, g * factor, 0),)
+    )
+    report = gradcheck.check(wrong, x, level="quick", raises=False)
+    assert report.outcome == "fail" and "index (3,)" in str(report)
+
+
+def test_a_derivative_that_is_infinite():
+    root = _ruled(jnp.sqrt, lambda kept, g: (g * 0.5 / jnp.sqrt(kept[0]),))
+    report = gradcheck.check(root, jnp.array([0.0, 1.0, 4.0]), level="quick", raises=False)
+    assert not [f for f in report.findings if f.outcome == "fail"], str(report)
+
+
+def test_not_a_number_where_the_function_is_finite():
+    def safe(x):
+        return jnp.where(x > 0, jnp.sqrt(x), 0.0)
+
+    report = gradcheck.check(safe, jnp.array([-1.0, 1.0]), level="quick", raises=False)
+    assert report.outcome == "fail" and "NaN" in str(report)
+
+
+def test_callbacks_without_vmap_at_the_default_level():
+    def tanh(x):
+        return jax.pure_callback(np.tanh, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    rule = _ruled(tanh, lambda kept, g: (g * (1 - jnp.tanh(kept[0]) ** 2),))
+    report = gradcheck.check(rule, drawn(4), ref=jnp.tanh)
+    assert {f.name for f in report.findings if f.outcome == "skipped"} >= {"transforms"}
+
+
+def test_dtypes_that_are_written_down():
+    """A float32 carry has no float64: compared in float32, and told."""
+    sine = PAIRS["mismatch"].ruled(PAIRS["mismatch"].bwd)
+
+    def loop(x):
+        return lax.scan(lambda c, a: (sine(c + a), c), jnp.zeros((), jnp.float32), x)[0]
+
+    report = gradcheck.check(loop, drawn(5), level="quick", raises=False)
+    assert report.outcome == "pass", str(report)
+    assert any("has no float64" in note for note in report.notes)
+
+
+def test_low_precision_on_the_way_is_named():
+    def product(x, w):
+        return (x.astype(jnp.bfloat16) @ w.astype(jnp.bfloat16)).astype(x.dtype)
+
+    def bwd(kept, g):
+        return jax.vjp(product, *kept)[1](g)
+
+    report = gradcheck.check(_ruled(product, bwd), drawn(3, 4), drawn(4, 2), raises=False)
+    assert report.outcome == "inconclusive"
+    assert "precision of 0.008 on the way" in str(report)
+
+
+def test_scaling_does_not_overflow_in_float16():
+    w = jnp.array([1e4, 2e4, 3e4, -1e4], jnp.float16)
+    f = _ruled(lambda x: w * x, lambda kept, g: (w * g,))
+    report = gradcheck.check(f, jnp.ones(4, jnp.float16) / 16, level="quick", raises=False)
+    assert not [f for f in report.findings if f.outcome == "fail"], str(report)
+
+
+def test_an_intended_gradient_beside_an_empty_output():
+    through = _ruled(
+        lambda x: (x[:0], jnp.round(x), jnp.round(2 * x)), lambda kept, g: (g[1] + 3 * g[2],)
+    )
+    report = gradcheck.check(
+        through, drawn(5), expect=lambda g, x: (g[1] + 3 * g[2],), level="quick"
+    )
+    assert report.outcome == "pass"

@@ -4,8 +4,8 @@ A target is ``module:function``, or a ``module``: then every `jax.custom_vjp` an
 in it. Arguments come from ``--args module:make_args``, a function without arguments that returns a
 tuple; for a module from a dictionary in it, ``gradcheck_args = {"name": make_args, ...}``.
 
-Exit code 0: all pass. 1: a check failed. 2: none failed, but one was inconclusive or a function of
-the module has no arguments in `gradcheck_args`. 3: the command itself is wrong.
+Exit code 0: all pass. 1: a check failed. 2: none failed, but one was inconclusive or could not be
+run, or a function of the module has no arguments in `gradcheck_args`. 3: the command is wrong.
 """
 
 from __future__ import annotations
@@ -46,28 +46,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gradcheck: {error}", file=sys.stderr)
         return 3
     reports: dict[str, Report] = {}
+    broken: dict[str, str] = {}
     for name, (f, make_args) in jobs.items():
         try:
             reports[name] = check(
                 f, *make_args(), level=options.level, seed=options.seed, raises=False
             )
-        except GradcheckError as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            missing.append(name)
+        except Exception as error:  # of f as well: the others are checked all the same
+            kind = "" if isinstance(error, GradcheckError) else f"{type(error).__name__}: "
+            broken[name] = f"{kind}{(str(error).splitlines() or [''])[0]}"
             continue
         if reports[name].outcome != "pass":
             print(reports[name], end="\n\n")
-    width = max(map(len, [*reports, *missing]), default=0)
+    width = max(map(len, [*reports, *missing, *broken]), default=0)
     for name, report in reports.items():
         weakest = max(report.power.values(), default=float("inf"))
         print(f"{name:{width}}  {report.outcome:12}  weakest power {weakest:.0e}")
     for name in missing:
         print(f"{name:{width}}  not checked   needs an entry in gradcheck_args")
+    for name, why in broken.items():
+        print(f"{name:{width}}  not checked   {why}")
     if options.json is not None:
         record = {name: report.to_dict() for name, report in reports.items()}
         options.json.write_text(json.dumps(record, indent=1), encoding="utf-8")
     outcomes = {report.outcome for report in reports.values()}
-    return 1 if "fail" in outcomes else 2 if "inconclusive" in outcomes or missing else 0
+    return 1 if "fail" in outcomes else 2 if "inconclusive" in outcomes or missing or broken else 0
 
 
 def _jobs(

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdl.gradcheck import _checks, _strip
 from jaxdl.gradcheck._checks import QUICK, STANDARD, Case
-from jaxdl.gradcheck._probe import Probe, backward_of
+from jaxdl.gradcheck._probe import SAFETY, Probe, backward_of
 from jaxdl.gradcheck._problem import GradcheckError, Problem, checked_outputs, state, x64
 from jaxdl.gradcheck._report import Finding, Report
 
@@ -44,7 +44,8 @@ def check(
 
     Args:
       f: any function of arrays that JAX can trace; its results may be any pytree.
-      *args: its arguments: pytrees of arrays. Integers, keys, None and other objects are held.
+      *args: its arguments: pytrees of arrays. Floating-point arrays and Python floats are
+        differentiated (see wrt); integers, keys, None and other objects are held.
       kwargs: its keyword arguments.
       ref: what the rules are held against. 'strip' is the above; 'fd' finite differences of f
         alone; a function with the meaning of f; 'auto' is 'strip' where there is a rule to take
@@ -72,7 +73,7 @@ def check(
     if level not in _LEVELS:
         raise GradcheckError(f"gradcheck: level must be one of {', '.join(_LEVELS)}, got {level!r}")
     skip = dict(skip or {})
-    known = _LEVELS["standard"].keys() | {"differences"}
+    known = _LEVELS["standard"].keys() | {"differences", "power"}
     for name in skip:
         if name not in known:
             raise GradcheckError(
@@ -104,6 +105,18 @@ def _at(f, sample, args, kwargs, ref, wrt, level, expect, skip, seed) -> Report:
     with mode():
         working = problem if narrow else problem.widened()
         truth, oracle = chosen(working)
+        if not narrow:
+            try:
+                jax.eval_shape(working.outputs, *working.inputs)
+            except TypeError as error:  # a dtype is written down in f
+                notes.append(
+                    f"{problem.name} has no float64 ({str(error).splitlines()[0][:100]}): compared "
+                    "in the given dtypes"
+                )
+                narrow, mode = ["dtype"], nullcontext
+    if narrow:
+        working = problem
+        truth, oracle = chosen(working)
     case = Case(problem, Probe(working.outputs, truth), not narrow, seed, expect is None)
     checks = dict(_LEVELS[level])
     if oracle == "finite differences":
@@ -115,14 +128,34 @@ def _at(f, sample, args, kwargs, ref, wrt, level, expect, skip, seed) -> Report:
             findings.append(Finding(name, "skipped", text=skip[name]))
             continue
         with nullcontext() if native else mode():
-            findings += run(case)
+            findings += _run(name, run, case)
     if sample != "given":
         findings = [_named(finding, sample) for finding in findings]
     seen = {n: case.power.get(n, np.inf) for n in problem.input_names}
-    with mode():
-        findings += _vacuous(case, seen, {f.leaf for f in findings if f.outcome != "pass"})
+    if "power" in skip:
+        findings.append(Finding("power", "skipped", text=skip["power"]))
+    else:
+        with mode():
+            findings += _vacuous(case, seen, {f.leaf for f in findings if f.outcome != "pass"})
     notes += _audit(problem)
     return Report(problem.name, rules, oracle, level, findings, seen, notes)
+
+
+def _run(name: str, run: Any, case: Case) -> list[Finding]:
+    """A check's findings; one that cannot be run does not take the others with it."""
+    findings = []
+    try:
+        for finding in run(case):
+            findings.append(finding)
+    except GradcheckError:
+        raise
+    except NotImplementedError as error:  # such as a callback under vmap
+        findings.append(Finding(name, "skipped", text=str(error).splitlines()[0][:200]))
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0][:200]
+        text = f"the check could not be run: {type(error).__name__}: {first}"
+        findings.append(Finding(name, "inconclusive", text=text))
+    return findings
 
 
 def _repeatable(problem: Problem) -> None:
@@ -179,7 +212,7 @@ def _intended(problem: Problem, expect: Callable[..., Any]) -> Callable[..., lis
         args, kwargs = jax.tree.unflatten(problem.structure, problem.at(inputs).leaves)
         shape = jax.eval_shape(problem.call, *inputs)
         fresh = iter(weights)
-        leaves = [next(fresh) if jnp.issubdtype(s.dtype, jnp.inexact) and s.size else None
+        leaves = [next(fresh) if jnp.issubdtype(s.dtype, jnp.inexact) else None
                   for s in jax.tree.leaves(shape)]  # fmt: skip
         cotangent = jax.tree.unflatten(jax.tree.structure(shape), leaves)
         gradients = expect(cotangent, *args, **kwargs)
@@ -218,16 +251,22 @@ def _joined(reports: Sequence[Report]) -> Report:
 def _vacuous(case: Case, power: Mapping[str, float], told: set[str]) -> list[Finding]:
     """A leaf at which no error could have been seen has not been checked."""
     findings = []
+    inputs = case.at(case.problem.inputs)
+    outputs = jax.eval_shape(case.probe.f, *inputs)
+    coarse = case.probe.rounding(inputs, [jnp.ones(s.shape, s.dtype) for s in outputs])
     for i, (name, seen) in enumerate(power.items()):
         if seen < _checks.BLIND or any(leaf.startswith(name) for leaf in told):
             continue
-        if np.isinf(seen) and case.constant(i):  # at other points too
+        if case.constant(i):
             continue  # f does not depend on it, and the rule says so
-        findings.append(Finding(
-            "power", "inconclusive", leaf=name,
-            text=f"a relative error below {seen:.1g} would not have been seen here; give arguments "
-            "at which the gradient is not zero and well conditioned",
-        ))  # fmt: skip
+        cause = "give arguments at which the gradient is not zero and well conditioned"
+        if coarse * SAFETY > _checks.BLIND / 10:
+            cause = (
+                f"f computes with a relative precision of {coarse:.1g} on the way, whatever the "
+                "dtype of its arguments; check it without that cast, or skip={'power': why}"
+            )
+        text = f"a relative error below {seen:.1g} would not have been seen here; {cause}"
+        findings.append(Finding("power", "inconclusive", leaf=name, text=text))
     return findings
 
 

@@ -10,11 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.gradcheck._draw import cotangents
+from jaxdl.gradcheck._draw import cotangents, direction
 from jaxdl.gradcheck._precision import jittered, working_eps
 
 SAFETY = 64.0  # how far beyond the measured rounding a difference must lie to count
+NEAR = 2.0**-20  # how far from a kink its sides are looked at, in units of the leaf's size
+BAND = 1e-4  # relative: by how much gradients differ at that distance where there is no kink
+_COARSE = 1e-3  # a tolerance, relative: above it nothing is said about what cancels
 _JITTERS = 3
+_SIDES = 8
 
 Gradients = list[np.ndarray]
 Flat = Callable[..., list[Any]]
@@ -83,6 +87,23 @@ class Probe:
             self._rounding[key] = working_eps(traced(list(inputs), list(weights)))
         return self._rounding[key]
 
+    def floors(self, inputs: Sequence[Any], weights: Sequence[Any]) -> list[float]:
+        """For each leaf, what rounding of ⟨weights, f⟩ would make of a gradient of zero."""
+        values = zip(weights, to_numpy(self.value(*inputs)), strict=True)
+        size = sum(float(np.sum(np.abs(np.nan_to_num(np.asarray(w) * y)))) for w, y in values)
+        rounding = SAFETY * self.rounding(inputs, weights)
+        if rounding > _COARSE:
+            return [0.0] * len(inputs)  # no gradient is small beside that
+        return [rounding * size / scale_of(x) for x in inputs]
+
+    def kinked(
+        self, inputs: Sequence[Any], weights: Sequence[Any], rng: np.random.Generator
+    ) -> list[np.ndarray]:
+        """Entries whose reference gradient is another close by: there f has a kink, or a jump."""
+        want = self.gradients(inputs, weights)[1]
+        near = [self.gradients(close_by(inputs, rng), weights)[1] for _ in range(_SIDES)]
+        return [jumps(w, [n[i] for n in near]) for i, w in enumerate(want)]
+
     def compare(
         self, inputs: Sequence[Any], weights: Sequence[Any], rng: np.random.Generator
     ) -> Comparison:
@@ -96,6 +117,7 @@ class Probe:
         got, want = self.gradients(inputs, weights)
         # the gradient of a sum may vanish where that of its terms does not
         typical = self.gradients(inputs, cotangents(rng, weights))[1]
+        floors = self.floors(inputs, weights)
         moved = [np.zeros_like(w) for w in want]
         for _ in range(_JITTERS):
             near = self.gradients(jittered(rng, inputs, rounding), jittered(rng, weights, rounding))
@@ -105,8 +127,38 @@ class Probe:
                     change = np.maximum(np.abs(a - got[i]), np.abs(b - want[i]))
                 change = np.where(np.isfinite(change), change, 0)
                 moved[i] = np.maximum(moved[i], np.minimum(change, np.sqrt(rounding) * size))
-        tolerance = [tolerance_of(w, m, rounding) for w, m in zip(want, moved, strict=True)]
+        tolerance = [
+            # beside a gradient that vanishes, the rounding of what cancels is all there is
+            tolerance_of(w, m, rounding) + (floor if _rms(w) <= 10 * floor else 0)
+            for w, m, floor in zip(want, moved, floors, strict=True)
+        ]
         return Comparison(got, want, tolerance, list(weights))
+
+
+def close_by(inputs: Sequence[Any], rng: np.random.Generator) -> list[Any]:
+    """A point so near that a smooth function is the same there."""
+    return [
+        jnp.asarray(
+            np.asarray(x, np.float64) + scale_of(x) * NEAR * direction(rng, x.shape), x.dtype
+        )
+        for x in inputs
+    ]
+
+
+def jumps(here: np.ndarray, there: Sequence[np.ndarray]) -> np.ndarray:
+    """Entries that are another at one of the points close by."""
+    found = np.zeros(here.shape, bool)
+    for other in there:
+        size = np.abs(here) + max(_rms(here), _rms(other))
+        with np.errstate(invalid="ignore"):
+            found |= ~(np.abs(here - other) <= BAND * size)
+    return found
+
+
+def scale_of(leaf: Any) -> float:
+    """The size of the entries of a leaf; 1 for zeros."""
+    size = _rms(np.asarray(leaf, np.float64))
+    return size if size > 0 else 1.0
 
 
 def tolerance_of(want: np.ndarray, moved: np.ndarray, rounding: float) -> np.ndarray:

@@ -61,7 +61,10 @@ class Problem:
 
     def widened(self) -> Problem:
         """The same point in float64; call it inside `x64()`."""
-        return self.at([jnp.asarray(np.asarray(x, np.float64)) for x in self.inputs])
+        leaves = [
+            jnp.asarray(np.asarray(x, np.float64)) if _is_inexact(x) else x for x in self.leaves
+        ]
+        return replace(self, leaves=leaves)
 
     def call(self, *inputs: Any) -> Any:
         """All of f's results, for other values of the differentiated leaves."""

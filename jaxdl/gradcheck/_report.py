@@ -30,7 +30,7 @@ class Finding:
     diagnosis: str = ""
     """What the wrong gradient looks like; empty where nothing fits."""
     replay: str = ""
-    """The arguments of `check` that repeat it."""
+    """The arguments of `check` that repeat it, beside those that were given."""
 
 
 @dataclass(frozen=True)
