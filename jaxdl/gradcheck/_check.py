@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.gradcheck import _checks, _strip
-from jaxdl.gradcheck._checks import QUICK, STANDARD, Case
+from jaxdl.gradcheck import _strip
+from jaxdl.gradcheck._case import BLIND, Case
+from jaxdl.gradcheck._levels import DIFFERENCES, LEVELS, NEED_REFERENCE
 from jaxdl.gradcheck._probe import SAFETY, Probe, backward_of
 from jaxdl.gradcheck._problem import GradcheckError, Problem, checked_outputs, state, x64
 from jaxdl.gradcheck._report import Finding, Report
 
 Level = Literal["quick", "standard"]
-_LEVELS = {"quick": QUICK, "standard": QUICK | STANDARD}
 # Their code runs outside XLA or is compiled for one dtype: float64 does not reach it.
 _NARROW = ("pure_callback", "io_callback", "ffi_call", "custom_call", "pallas_call")
 
@@ -70,10 +70,10 @@ def check(
       AssertionError: the outcome is 'fail' or 'inconclusive'; the message is the report.
       GradcheckError: nothing to differentiate, complex arrays, an unknown level, check or path.
     """
-    if level not in _LEVELS:
-        raise GradcheckError(f"gradcheck: level must be one of {', '.join(_LEVELS)}, got {level!r}")
+    if level not in LEVELS:
+        raise GradcheckError(f"gradcheck: level must be one of {', '.join(LEVELS)}, got {level!r}")
     skip = dict(skip or {})
-    known = _LEVELS["standard"].keys() | {"differences", "power"}
+    known = LEVELS["standard"].keys() | {"differences", "power"}
     for name in skip:
         if name not in known:
             raise GradcheckError(
@@ -118,11 +118,9 @@ def _at(f, sample, args, kwargs, ref, wrt, level, expect, skip, seed) -> Report:
         working = problem
         truth, oracle = chosen(working)
     case = Case(problem, Probe(working.outputs, truth), not narrow, seed, expect is None)
-    checks = dict(_LEVELS[level])
+    checks = dict(LEVELS[level])
     if oracle == "finite differences":
-        for name in ("dot", "stress", "second order", "precision"):
-            checks.pop(name, None)
-        checks["differences"] = (_checks.differences, False)
+        checks = {n: c for n, c in checks.items() if n not in NEED_REFERENCE} | DIFFERENCES
     for name, (run, native) in checks.items():
         if name in skip:
             findings.append(Finding(name, "skipped", text=skip[name]))
@@ -255,12 +253,12 @@ def _vacuous(case: Case, power: Mapping[str, float], told: set[str]) -> list[Fin
     outputs = jax.eval_shape(case.probe.f, *inputs)
     coarse = case.probe.rounding(inputs, [jnp.ones(s.shape, s.dtype) for s in outputs])
     for i, (name, seen) in enumerate(power.items()):
-        if seen < _checks.BLIND or any(leaf.startswith(name) for leaf in told):
+        if seen < BLIND or any(leaf.startswith(name) for leaf in told):
             continue
         if case.constant(i):
             continue  # f does not depend on it, and the rule says so
         cause = "give arguments at which the gradient is not zero and well conditioned"
-        if coarse * SAFETY > _checks.BLIND / 10:
+        if coarse * SAFETY > BLIND / 10:
             cause = (
                 f"f computes with a relative precision of {coarse:.1g} on the way, whatever the "
                 "dtype of its arguments; check it without that cast, or skip={'power': why}"

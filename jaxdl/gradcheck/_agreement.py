@@ -1,0 +1,124 @@
+"""The same gradient whichever way it is asked for, and its own derivative."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl.gradcheck._case import Case, same
+from jaxdl.gradcheck._draw import cotangents, direction
+from jaxdl.gradcheck._probe import (
+    backward_of,
+    close_by,
+    jumps,
+    to_numpy,
+)
+from jaxdl.gradcheck._report import Finding
+
+_MOST_ARGUMENTS = 8  # so many are mapped one by one
+
+
+def additivity(case: Case) -> Iterator[Finding]:
+    """The gradient of a sum of cotangents is the sum of the gradients."""
+    inputs = case.at(case.problem.inputs)
+    shapes = jax.eval_shape(case.probe.f, *inputs)
+    one, two = (cotangents(case.rng(4, i), shapes) for i in range(2))
+    both = [a + b for a, b in zip(one, two, strict=True)]
+    parts = [case.probe.gradients(inputs, w)[0] for w in (one, two, both)]
+    rounding = case.probe.rounding(inputs, one)
+    floors = case.probe.floors(inputs, both)
+    for name, a, b, c, floor in zip(case.problem.input_names, *parts, floors, strict=True):
+        size = np.abs(a) + np.abs(b) + np.sqrt(np.mean(a**2 + b**2))
+        off = ~(np.abs(a + b - c) <= 1e4 * rounding * size + floor) & np.isfinite(a + b)
+        yield Finding(
+            "additivity", "fail" if off.any() else "pass", leaf=name,
+            text=f"the gradient of two cotangents added must be the sum of their gradients; "
+            f"{int(off.sum())} of {off.size} entries differ",
+        )  # fmt: skip
+
+
+def subsets(case: Case) -> Iterator[Finding]:
+    """Differentiated alone, an argument has the gradient that it has among all."""
+    inputs = case.at(case.problem.inputs)
+    if len(inputs) < 2:
+        return
+    weights = cotangents(case.rng(5), jax.eval_shape(case.probe.f, *inputs))
+    whole = case.probe.gradients(inputs, weights)[0]
+    rounding = case.probe.rounding(inputs, weights)
+    for leaf, name in enumerate(case.problem.input_names):
+
+        def alone(x: Any, leaf: int = leaf) -> list[Any]:
+            return case.probe.f(*inputs[:leaf], x, *inputs[leaf + 1 :])
+
+        (g,) = to_numpy(jax.jit(backward_of(alone))([inputs[leaf]], weights))
+        yield same("subsets", name, g, whole[leaf], rounding,
+                    "differentiated alone, with the other arguments constant",
+                    case.probe.floors(inputs, weights)[leaf])  # fmt: skip
+
+
+def transforms(case: Case) -> Iterator[Finding]:
+    """Under jit and vmap, with all or only some arguments mapped, it is the same gradient."""
+    inputs = case.at(case.problem.inputs)
+    weights = cotangents(case.rng(8), jax.eval_shape(case.probe.f, *inputs))
+    rounding = case.probe.rounding(inputs, weights)
+    backward = backward_of(case.probe.f)
+    compiled, floors = case.probe.gradients(inputs, weights)[0], case.probe.floors(inputs, weights)
+    names = case.problem.input_names
+    eager = to_numpy(backward(inputs, weights))
+    for name, a, b, floor in zip(names, eager, compiled, floors, strict=True):
+        yield same("jit", name, b, a, rounding, "under jit", floor)
+    stacked = [
+        jnp.stack([x, x * (1 + 0.25 * jnp.asarray(direction(case.rng(9, i), x.shape), x.dtype))])
+        for i, x in enumerate(inputs)
+    ]
+    two = [jnp.stack([w, -0.5 * w]) for w in weights]
+    mapped = [tuple(range(len(inputs)))] + (
+        [(i,) for i in range(len(inputs))] if 1 < len(inputs) <= _MOST_ARGUMENTS else []
+    )
+    for chosen in mapped:
+        axes = [0 if i in chosen else None for i in range(len(inputs))]
+        at = [s if i in chosen else x for i, (s, x) in enumerate(zip(stacked, inputs, strict=True))]
+        together = to_numpy(jax.jit(jax.vmap(backward, (axes, 0)))(at, two))
+        for k in range(2):
+            here = [
+                s[k] if i in chosen else x
+                for i, (s, x) in enumerate(zip(stacked, inputs, strict=True))
+            ]
+            single = case.probe.gradients(here, [w[k] for w in two])[0]
+            for name, a, b, floor in zip(names, together, single, floors, strict=True):
+                which = "all arguments" if len(chosen) == len(inputs) else names[chosen[0]]
+                yield same("vmap", name, a[k], b, rounding, f"under vmap of {which}", 4 * floor)
+
+
+def second_order(case: Case) -> Iterator[Finding]:
+    """The gradient's own derivative along a direction, against that of the reference."""
+    inputs = case.at(case.problem.inputs)
+    weights = cotangents(case.rng(11), jax.eval_shape(case.probe.f, *inputs))
+    u = [jnp.asarray(direction(case.rng(12, i), x.shape), x.dtype) for i, x in enumerate(inputs)]
+
+    def along(backward: Any) -> Callable[[list[Any]], list[Any]]:
+        def second(inputs: list[Any]) -> list[Any]:
+            outputs, vjp = jax.vjp(lambda *x: backward(list(x), weights), *inputs)
+            return list(vjp([v.astype(o.dtype) for v, o in zip(u, outputs, strict=True)]))
+
+        return jax.jit(second)
+
+    try:
+        truth = along(case.probe.truth)
+        want, got = to_numpy(truth(inputs)), to_numpy(along(case.probe.rule)(inputs))
+    except (TypeError, NotImplementedError, ValueError) as error:
+        why = str(error).splitlines()[0][:120]
+        yield Finding("second order", "skipped", text=f"cannot be differentiated twice: {why}")
+        return
+    near = [to_numpy(truth(close_by(inputs, case.rng(20, i)))) for i in range(4)]
+    sides = [jumps(w, [n[i] for n in near]) for i, w in enumerate(want)]
+    # where the first or the second derivative jumps, either side is right
+    got = [np.where(jump, w, g) for jump, g, w in zip(sides, got, want, strict=True)]
+    rounding, floors = case.probe.rounding(inputs, weights), case.probe.floors(inputs, weights)
+    for name, a, b, floor in zip(case.problem.input_names, got, want, floors, strict=True):
+        how = "differentiated a second time"
+        yield same("second order", name, a, b, 1e2 * rounding, how, 1e2 * floor)

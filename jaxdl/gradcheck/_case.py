@@ -1,0 +1,111 @@
+"""What every check is given: one function, its probe, and what has been seen so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl.gradcheck._draw import cotangents
+from jaxdl.gradcheck._probe import Probe
+from jaxdl.gradcheck._problem import Problem
+from jaxdl.gradcheck._report import Finding
+
+BLIND = 1e-2  # a relative error that must be seen, or the check has seen nothing
+
+
+@dataclass
+class Case:
+    """One function, what it is held against, and what has been seen so far."""
+
+    problem: Problem
+    """In the dtypes in which it was given."""
+    probe: Probe
+    """In float64 where that is possible."""
+    wide: bool
+    """Whether the probe is in float64."""
+    seed: int
+    arbiter: bool
+    """Whether finite differences vote: not where a rule is meant to differ from the derivative."""
+    power: dict[str, float] = field(default_factory=dict)
+    sizes: list[float] = field(default_factory=list)
+    """Of the gradients at the given arguments, leaf by leaf."""
+
+    def rng(self, *keys: int) -> np.random.Generator:
+        """Random numbers for one purpose."""
+        return np.random.default_rng([self.seed, *keys])
+
+    def at(self, inputs: Sequence[Any]) -> list[Any]:
+        """Inputs in the probe's dtypes."""
+        dtypes = [jnp.float64 if self.wide else x.dtype for x in self.problem.inputs]
+        return [
+            jnp.asarray(np.asarray(x, np.float64), d) for x, d in zip(inputs, dtypes, strict=True)
+        ]
+
+    def constant(self, leaf: int) -> bool:
+        """Whether a leaf's gradient is zero to rounding, here and elsewhere: f does not feel it."""
+        points = [self.problem.inputs]
+        points += [point for _, point in stress_points(self.problem.inputs, self.rng(17))]
+        weights = cotangents(
+            self.rng(18), jax.eval_shape(self.probe.f, *self.at(self.problem.inputs))
+        )
+        for point in map(self.at, points):
+            floor = self.probe.floors(point, weights)[leaf]
+            for gradient in self.probe.gradients(point, weights):
+                if not np.all(np.abs(gradient[leaf]) <= floor):
+                    return False
+        return True
+
+    def replay(self) -> str:
+        """The arguments of `check` that repeat a finding, beside the sample."""
+        return f"seed={self.seed}"
+
+
+def stress_points(
+    inputs: Sequence[Any], rng: np.random.Generator
+) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Zeros, ties, equal extremes, large and small entries, other signs: by name."""
+    given = [np.asarray(x, np.float64) for x in inputs]
+    yield "zeros", [np.where(rng.random(x.shape) < 0.5, 0.0, x) for x in given]
+    yield "ties", [np.round(2 * x) / 2 for x in given]
+    yield "equal extremes", [np.clip(x, *np.quantile(x, [0.35, 0.65])) for x in given]
+    yield "times 30", [30 * x for x in given]
+    yield "times 0.001", [1e-3 * x for x in given]
+    yield "other signs", [np.where(rng.random(x.shape) < 0.5, -x, x) for x in given]
+    yield (
+        "fresh",
+        [
+            np.mean(x) + (np.std(x) or abs(np.mean(x)) or 1.0) * rng.normal(size=x.shape)
+            for x in given
+        ],
+    )
+
+
+def same(
+    check: str,
+    name: str,
+    got: np.ndarray,
+    want: np.ndarray,
+    rounding: float,
+    how: str,
+    floor: float = 0.0,
+) -> Finding:
+    size = np.abs(want) + np.sqrt(np.mean(np.where(np.isfinite(want), want, 0) ** 2))
+    with np.errstate(invalid="ignore"):
+        off = ~((np.abs(got - want) <= 1e4 * rounding * size + floor) | (got == want))
+    off &= ~(np.isnan(got) & np.isnan(want))
+    if not off.any():
+        return Finding(check, "pass", leaf=name)
+    index = tuple(int(i) for i in np.argwhere(off)[0])
+    return Finding(
+        check, "fail", leaf=name, index=index,
+        text=f"{how} the gradient is another: {int(off.sum())} of {off.size} entries differ, "
+        f"first at {index}: {got[index]:.9g}, else {want[index]:.9g}",
+    )  # fmt: skip
+
+
+Check = Callable[[Case], Iterator[Finding]]

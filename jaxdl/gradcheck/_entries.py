@@ -1,0 +1,170 @@
+"""Every entry of every gradient against the reference, and slopes against differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+from zlib import crc32
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl.gradcheck import _locate
+from jaxdl.gradcheck._case import BLIND, Case, stress_points
+from jaxdl.gradcheck._draw import cotangents, direction
+from jaxdl.gradcheck._probe import (
+    SAFETY,
+    Comparison,
+    to_numpy,
+)
+from jaxdl.gradcheck._report import Finding
+from jaxdl.gradcheck._vote import slope_along, vote
+
+_COTANGENTS = 3
+_MOST_OUTPUTS = 8  # so many are looked at one by one
+
+
+def dot(
+    case: Case, sample: str = "given", inputs: Sequence[Any] | None = None
+) -> Iterator[Finding]:
+    """Every entry of every gradient, for several cotangents and for each output alone."""
+    inputs = case.at(case.problem.inputs if inputs is None else inputs)
+    names, key = case.problem.input_names, crc32(sample.encode())
+    shapes = jax.eval_shape(case.probe.f, *inputs)
+    alone = range(len(shapes)) if 1 < len(shapes) <= _MOST_OUTPUTS else ()
+    rounds: list[tuple[int, int | None]] = [(0, None)]
+    if sample == "given":
+        rounds += [(i, None) for i in range(1, _COTANGENTS)]
+        rounds += [(_COTANGENTS + i, i) for i in alone]
+    failed: set[int] = set()
+    for i, only in rounds:
+        rng = case.rng(key, i)
+        weights = cotangents(rng, shapes)
+        if only is None and i == _COTANGENTS - 1:  # as the gradient of a plain sum has
+            weights = [jnp.ones_like(w) for w in weights]
+        elif only is not None:
+            weights = [w if j == only else jnp.zeros_like(w) for j, w in enumerate(weights)]
+        found = case.probe.compare(inputs, weights, rng)
+        if sample == "given":
+            sizes = [
+                float(np.sqrt(np.mean(np.where(np.isfinite(w), w, 0) ** 2))) for w in found.want
+            ]
+            case.sizes = sizes if not case.sizes else list(map(max, case.sizes, sizes))
+        else:  # where gradients all but vanish, the numbers they are made of do not
+            rounding = SAFETY * case.probe.rounding(inputs, weights)
+            sizes = case.sizes or [0.0] * len(inputs)
+            wider = [t + rounding * z for t, z in zip(found.tolerance, sizes, strict=True)]
+            found = replace(found, tolerance=wider)
+        for leaf, wrong in enumerate(found.wrong()):
+            if wrong.any() and leaf not in failed:
+                finding = _difference(case, sample, inputs, found, leaf, only)
+                if finding.outcome != "pass":
+                    failed.add(leaf)
+                    yield finding
+        if only is None:
+            for name, seen in zip(names, found.power(), strict=True):
+                case.power[name] = min(case.power.get(name, np.inf), seen)
+    for leaf, name in enumerate(names):
+        if leaf not in failed:
+            yield Finding("dot", "pass", sample, name)
+
+
+def _difference(
+    case: Case, sample: str, inputs: list[Any], found: Comparison, leaf: int, only: int | None
+) -> Finding:
+    got, want, wrong = found.got[leaf], found.want[leaf], found.wrong()[leaf]
+    index = _locate.worst(got, want, found.tolerance[leaf])
+    names = case.problem.input_names
+    figures = {
+        "got": float(got[index]),
+        "want": float(want[index]),
+        "tolerance": float(found.tolerance[leaf][index]),
+    }
+    lines = [f"where   {_locate.where(got, want, wrong)}"]
+    lines.append(
+        f"worst   index {index}  got {got[index]:.9g}  want {want[index]:.9g} "
+        f"± {found.tolerance[leaf][index]:.1g}"
+    )
+    outcome = "fail"
+    if case.arbiter:
+        verdict = vote(case.probe, inputs, found, leaf, case.seed)
+        outcome = verdict.outcome
+        slope = verdict.differences
+        figures |= {"slope_of_rule": verdict.rule, "slope_of_reference": verdict.truth,
+                    "differences": slope.value, "error_of_differences": slope.error}  # fmt: skip
+        lines.append(
+            f"slope   rule {verdict.rule:.9g}  reference {verdict.truth:.9g}  finite differences "
+            f"{slope.value:.9g} ± {slope.error:.1g}: {verdict.reason}"
+        )
+    if only is not None:
+        lines.append(f"with a cotangent for output {only} alone")
+    diagnosis = "" if outcome == "pass" else _diagnosis(case, inputs, found, leaf)
+    name = f"{names[leaf]}  {case.problem.inputs[leaf].dtype}{list(np.shape(inputs[leaf]))}"
+    return Finding(
+        "dot",
+        outcome,
+        sample,
+        name,
+        index,
+        "\n".join(lines),
+        figures,
+        diagnosis,
+        case.replay(),
+    )
+
+
+def _diagnosis(case: Case, inputs: list[Any], found: Comparison, leaf: int) -> str:
+    got, want = found.got[leaf], found.want[leaf]
+    names = case.problem.input_names
+    ones = [jnp.ones_like(w) for w in found.weights]
+    of_ones = case.probe.gradients(inputs, ones)[1][leaf]
+    others = {n: w for i, (n, w) in enumerate(zip(names, found.want, strict=True)) if i != leaf}
+    outputs = [f"output {i}" for i in range(len(ones))]
+    constants = _locate.constants_of([np.shape(a) for a in (*inputs, *ones)], [*names, *outputs])
+    return _locate.diagnose(got, want, constants, others, of_ones)
+
+
+def stress(case: Case) -> Iterator[Finding]:
+    """The check 'dot' at points derived from the given ones, where rules tend to go wrong."""
+    for sample, inputs in stress_points(case.problem.inputs, case.rng(13)):
+        y = case.probe.value(*case.at(inputs))
+        if not all(np.all(np.isfinite(a)) for a in to_numpy(y)):
+            continue  # outside the domain of f
+        yield from dot(case, sample, inputs)
+
+
+def differences(case: Case, sample: str = "given") -> Iterator[Finding]:
+    """Each argument's gradient along random directions, against finite differences of f itself.
+
+    The only judge where there is no primal to strip, else not needed: it sees less.
+    """
+    inputs = case.at(case.problem.inputs)
+    for leaf, name in enumerate(case.problem.input_names):
+        for i in range(_COTANGENTS):
+            rng = case.rng(10, leaf, i)
+            weights = cotangents(rng, jax.eval_shape(case.probe.f, *inputs))
+            kinked = case.probe.kinked(inputs, weights, rng)[leaf]
+            u = np.where(kinked, 0.0, direction(rng, inputs[leaf].shape))
+            gradient = case.probe.gradients(inputs, weights)[0][leaf]
+            mine, found = (
+                float(np.vdot(gradient, u)),
+                slope_along(case.probe, inputs, weights, leaf, u),
+            )
+            size = float(np.vdot(np.abs(gradient), np.abs(u)))
+            slack = 4 * found.error + 1e3 * case.probe.rounding(inputs, weights) * size
+            figures = {"rule": mine, "differences": found.value, "error": found.error}
+            text = f"slope {mine:.9g}, by finite differences {found.value:.9g} ± {found.error:.1g}"
+            if np.isfinite(found.value) and abs(mine - found.value) <= slack:
+                relative = slack / max(abs(found.value), np.finfo(float).tiny)
+                case.power[name] = min(case.power.get(name, np.inf), relative)
+                outcome = "pass" if relative < BLIND else "inconclusive"
+            else:
+                outcome = (
+                    "fail"
+                    if np.isfinite(found.error) and found.error < 0.1 * abs(mine - found.value)
+                    else "inconclusive"
+                )
+            yield Finding("differences", outcome, sample, name, (), text, figures,
+                          replay=case.replay())  # fmt: skip
