@@ -94,6 +94,7 @@ def same(
     how: str,
     floor: float = 0.0,
 ) -> Finding:
+    """Whether a gradient that was found in another way (`how`) is the same, to rounding."""
     size = np.abs(want) + np.sqrt(np.mean(np.where(np.isfinite(want), want, 0) ** 2))
     with np.errstate(invalid="ignore"):
         off = ~((np.abs(got - want) <= 1e4 * rounding * size + floor) | (got == want))

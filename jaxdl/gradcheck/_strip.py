@@ -14,18 +14,9 @@ from typing import Any
 import jax
 from jax.extend import core
 
-RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+RULES = ("custom_jvp_call", "custom_vjp_call")
 # Calls that mean nothing but "evaluate this": they are written out in place.
-_INLINED = (
-    "jit",
-    "pjit",
-    "closed_call",
-    "core_call",
-    "remat",
-    "remat2",
-    "checkpoint",
-    "custom_lin",
-)
+_INLINED = ("jit", "closed_call", "remat2")
 _HOME = os.path.dirname(os.path.abspath(jax.__file__)) + os.sep
 
 

@@ -2,8 +2,9 @@
 
 A failure needs the stripped primal and finite differences of the function itself to agree with each
 other and not with the rule, and the difference to show at a point close by too. Where the function
-has a kink, any element of the generalised gradient (Clarke 1983) passes: in every direction the
-rule's slope must lie between those found close by on either side.
+has a kink, any element of the generalised gradient (Clarke 1983) passes: output by output, for a
+few of those in which the rule differs, every entry must lie between those found close by on all
+sides, and every sum that is the same on all sides must be that.
 """
 
 from __future__ import annotations
