@@ -278,7 +278,7 @@ def test_skipped_checks_are_in_the_report():
         (lambda: gradcheck.check(jnp.sin, 1j * jnp.ones(2)), r"args\[0\] is complex \(complex64\)"),
         (lambda: gradcheck.check(lambda x: x + 1j, jnp.ones(2)), "returns a complex array"),
         (lambda: gradcheck.check(jnp.argmax, jnp.ones(2)), "nothing that can be differentiated"),
-        (lambda: checked("tanh", level="all"), "quick, standard, got 'all'"),
+        (lambda: checked("tanh", level="all"), "quick, standard, full, got 'all'"),
         (lambda: gradcheck.check(jnp.sin, jnp.ones(2), skip={"dots": ""}), "the check 'dots'"),
         (lambda: gradcheck.check(jnp.sin, jnp.ones(2), wrt=["b"]), "'b' matches no .* args.0."),
         (lambda: checked("tanh", ref="numeric"), "ref must be 'auto'"),

@@ -31,9 +31,13 @@ class Case:
     seed: int
     arbiter: bool
     """Whether finite differences vote: not where a rule is meant to differ from the derivative."""
+    again: Callable[[Problem], Case]
+    """The same function at other arguments, of other shapes."""
     power: dict[str, float] = field(default_factory=dict)
     sizes: list[float] = field(default_factory=list)
     """Of the gradients at the given arguments, leaf by leaf."""
+    notes: list[str] = field(default_factory=list)
+    """Remarks for the report."""
 
     def rng(self, *keys: int) -> np.random.Generator:
         """Random numbers for one purpose."""

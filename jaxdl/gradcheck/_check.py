@@ -4,33 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.gradcheck import _strip
+from jaxdl.gradcheck import _samples, _strip
 from jaxdl.gradcheck._case import BLIND, Case
-from jaxdl.gradcheck._levels import DIFFERENCES, LEVELS, NEED_REFERENCE
-from jaxdl.gradcheck._probe import SAFETY, Probe, backward_of
+from jaxdl.gradcheck._levels import (
+    DIFFERENCES,
+    LEVELS,
+    LOW_PRECISION,
+    NEED_DERIVATIVE,
+    NEED_REFERENCE,
+    Table,
+)
+from jaxdl.gradcheck._oracle import Reference, choose, narrow
+from jaxdl.gradcheck._probe import SAFETY, Probe
 from jaxdl.gradcheck._problem import GradcheckError, Problem, checked_outputs, state, x64
 from jaxdl.gradcheck._report import Finding, Report
+from jaxdl.gradcheck._samples import Domain
+from jaxdl.gradcheck._shrink import of_domain, of_sizes
 
-Level = Literal["quick", "standard"]
-# Their code runs outside XLA or is compiled for one dtype: float64 does not reach it.
-_NARROW = ("pure_callback", "io_callback", "ffi_call", "custom_call", "pallas_call")
+Level = Literal["quick", "standard", "full"]
+_NO_CHECKS = ("differences", "power", "shrink")  # what else `skip` may name
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `check` was asked, beside the arguments."""
+
+    f: Callable[..., Any]
+    kwargs: Mapping[str, Any] | None
+    ref: Reference
+    wrt: Sequence[str] | None
+    level: Level
+    expect: Callable[..., Any] | None
+    skip: Mapping[str, str]
+    seed: int
 
 
 def check(
     f: Callable[..., Any],
     *args: Any,
     kwargs: Mapping[str, Any] | None = None,
-    ref: Literal["auto", "strip", "fd"] | Callable[..., Any] = "auto",
-    samples: Sequence[tuple[Any, ...]] | None = None,
+    ref: Reference = "auto",
+    samples: Sequence[tuple[Any, ...]] | Domain | None = None,
     wrt: Sequence[str] | None = None,
     level: Level = "standard",
+    dtypes: Sequence[Any] = (),
     expect: Callable[..., Any] | None = None,
     skip: Mapping[str, str] | None = None,
     seed: int = 0,
@@ -45,21 +69,27 @@ def check(
     Args:
       f: any function of arrays that JAX can trace; its results may be any pytree.
       *args: its arguments: pytrees of arrays. Floating-point arrays and Python floats are
-        differentiated (see wrt); integers, keys, None and other objects are held.
+        differentiated (see wrt); integers, keys, None and other objects are held. May be left out
+        where samples are given.
       kwargs: its keyword arguments.
       ref: what the rules are held against. 'strip' is the above; 'fd' finite differences of f
         alone; a function with the meaning of f; 'auto' is 'strip' where there is a rule to take
         out and it can be, else 'fd'.
-      samples: further argument tuples, of any shapes.
+      samples: further argument tuples, of any shapes, or a `Domain` that draws them.
       wrt: paths of the leaves to differentiate, such as "args[0]['w']" or 'scale'; * is wild. All
         floating-point leaves by default.
-      level: 'quick' (structure, linearity, every entry of the gradient at the given arguments) or
-        'standard' (also at points where rules tend to fail, under jit and vmap, for subsets of the
-        arguments, second order, in low precision).
+      level: 'quick' (structure, linearity, every entry of the gradient at the given arguments),
+        'standard' (also at points where rules tend to fail and at other sizes, under jit and vmap,
+        for subsets of the arguments, second order, in low precision) or 'full' (also Taylor's
+        remainder, in loops, under jax.checkpoint, on several devices, in microbatches, run after
+        run, growth of the error with the sizes, and the cost beside that of autodiff).
+      dtypes: further floating-point dtypes in which structure and precision are studied, such as
+        'bfloat16': all floating-point arguments are cast.
       expect: where the gradient is meant to differ from the derivative: a function of the
         cotangent (a pytree as f returns) and f's arguments that returns the intended gradients,
         one for each positional argument.
-      skip: names of checks not to run, with the reason for the report.
+      skip: names of checks not to run, with the reason for the report; 'power' accepts a vacuous
+        check, 'shrink' leaves failures as large as they are.
       seed: of all random numbers.
       raises: whether anything but a pass is an AssertionError.
 
@@ -68,75 +98,143 @@ def check(
 
     Raises:
       AssertionError: the outcome is 'fail' or 'inconclusive'; the message is the report.
-      GradcheckError: nothing to differentiate, complex arrays, an unknown level, check or path.
+      GradcheckError: nothing to differentiate, complex arrays, an unknown level, check, dtype or
+        path.
     """
     if level not in LEVELS:
         raise GradcheckError(f"gradcheck: level must be one of {', '.join(LEVELS)}, got {level!r}")
     skip = dict(skip or {})
-    known = LEVELS["standard"].keys() | {"differences", "power"}
+    known = LEVELS["full"].keys() | set(_NO_CHECKS)
     for name in skip:
         if name not in known:
             raise GradcheckError(
                 f"gradcheck: skip names the check {name!r}; there are {', '.join(sorted(known))}"
             )
-    points = [("given", args), *((f"samples[{i}]", s) for i, s in enumerate(samples or ()))]
-    reports = [
-        _at(f, name, point, kwargs, ref, wrt, level, expect, skip, seed) for name, point in points
-    ]
+    asked = _Asked(f, kwargs, ref, wrt, level, expect, skip, seed)
+    floats = [_floating(dtype) for dtype in dtypes]
+    reports: list[Report] = []
+    if args or samples is None:
+        reports.append(_at(asked, "given", args))
+    if isinstance(samples, Domain):
+        for choices, drawn in samples.points(seed):
+            report = _at(asked, _samples.name(choices), drawn)
+            if report.outcome == "fail" and "shrink" not in skip:
+                report = of_domain(report, samples, choices, seed, _fails_at(asked, report))
+            reports.append(report)
+    else:
+        reports += [_at(asked, f"samples[{i}]", s) for i, s in enumerate(samples or ())]
+    if not reports:
+        raise GradcheckError("gradcheck: samples is empty, and no arguments are given")
+    for dtype in floats:
+        first = args if args or samples is None else next(iter(_tuples(samples, seed)))
+        reports.append(_at(asked, f"as {dtype.name}", first, dtype))
     report = reports[0] if len(reports) == 1 else _joined(reports)
     if raises and report.outcome != "pass":
         raise AssertionError(str(report))
     return report
 
 
-def _at(f, sample, args, kwargs, ref, wrt, level, expect, skip, seed) -> Report:
-    problem = state(f, args, kwargs, wrt)
+def _tuples(samples: Sequence[tuple[Any, ...]] | Domain, seed: int) -> Sequence[tuple[Any, ...]]:
+    return [a for _, a in samples.points(seed)] if isinstance(samples, Domain) else samples
+
+
+def _floating(dtype: Any) -> np.dtype:
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        raise GradcheckError(
+            f"gradcheck: dtypes takes floating-point dtypes such as 'bfloat16', got {dtype!r}"
+        )
+    return found
+
+
+def _fails_at(asked: _Asked, report: Report) -> Callable[[tuple[Any, ...]], bool]:
+    """Whether arguments fail a check that failed before."""
+    names = {finding.name for finding in report.findings if finding.outcome == "fail"}
+    table = {n: c for n, c in LEVELS["full"].items() if n in names}
+
+    def fails(args: tuple[Any, ...]) -> bool:
+        found = _at(asked, "shrunk", args, table=table)
+        return any(f.outcome == "fail" and f.name in names for f in found.findings)
+
+    return fails
+
+
+def _at(
+    asked: _Asked,
+    sample: str,
+    args: tuple[Any, ...],
+    dtype: np.dtype | None = None,
+    table: Table | None = None,
+) -> Report:
+    """All checks of the level at some arguments; with a dtype those of precision, cast to it."""
+    problem = state(asked.f, args, asked.kwargs, asked.wrt)
+    if dtype is not None:
+        problem = problem.at([jnp.asarray(x, dtype) for x in problem.inputs])
     checked_outputs(problem)
     _repeatable(problem)
     jaxpr = jax.make_jaxpr(problem.outputs)(*problem.inputs)
     rules, notes = _strip.rule_names(jaxpr), []
-    names = {eqn.primitive.name for eqn in _strip.equations(jaxpr)}
-    narrow = sorted(names & set(_NARROW))
-    if narrow:
-        notes.append(f"{', '.join(narrow)} has no float64: compared in the given dtypes")
-    chosen = _choose(problem, ref, expect, rules, narrow, notes)
-    findings: list[Finding] = []
-    mode = nullcontext if narrow else x64
+    oracle = choose(problem, asked.ref, asked.expect, rules, notes)
+    wide = _has_float64(problem, oracle.truth, narrow(jaxpr), notes)
+
+    def case_of(problem: Problem) -> Case:
+        working = problem.widened() if wide else problem
+        probe = Probe(working.outputs, oracle.truth(working))
+        return Case(problem, probe, wide, asked.seed, asked.expect is None, case_of, notes=notes)
+
+    mode = x64 if wide else nullcontext
     with mode():
-        working = problem if narrow else problem.widened()
-        truth, oracle = chosen(working)
-        if not narrow:
-            try:
-                jax.eval_shape(working.outputs, *working.inputs)
-            except TypeError as error:  # a dtype is written down in f
-                notes.append(
-                    f"{problem.name} has no float64 ({str(error).splitlines()[0][:100]}): compared "
-                    "in the given dtypes"
-                )
-                narrow, mode = ["dtype"], nullcontext
-    if narrow:
-        working = problem
-        truth, oracle = chosen(working)
-    case = Case(problem, Probe(working.outputs, truth), not narrow, seed, expect is None)
-    checks = dict(LEVELS[level])
-    if oracle == "finite differences":
+        case = case_of(problem)
+    checks = dict(LEVELS[asked.level] if table is None else table)
+    if dtype is not None:
+        checks = {n: c for n, c in LEVELS["standard"].items() if n in LOW_PRECISION}
+    if asked.expect is not None:
+        checks = {n: c for n, c in checks.items() if n not in NEED_DERIVATIVE}
+    if not oracle.is_reference:
         checks = {n: c for n, c in checks.items() if n not in NEED_REFERENCE} | DIFFERENCES
+    findings: list[Finding] = []
     for name, (run, native) in checks.items():
-        if name in skip:
-            findings.append(Finding(name, "skipped", text=skip[name]))
+        if name in asked.skip:
+            findings.append(Finding(name, "skipped", text=asked.skip[name]))
             continue
         with nullcontext() if native else mode():
             findings += _run(name, run, case)
+    seen = {n: case.power.get(n, np.inf) for n in problem.input_names}
+    if table is None and dtype is None:
+        if sample == "given" and "shrink" not in asked.skip:
+            with mode():
+                findings = of_sizes(findings, case)
+        if "power" in asked.skip:
+            findings.append(Finding("power", "skipped", text=asked.skip["power"]))
+        else:
+            with mode():
+                findings += _vacuous(case, seen, {f.leaf for f in findings if f.outcome != "pass"})
+        notes += _samples.audit(problem)
+    else:
+        seen = {}
     if sample != "given":
         findings = [_named(finding, sample) for finding in findings]
-    seen = {n: case.power.get(n, np.inf) for n in problem.input_names}
-    if "power" in skip:
-        findings.append(Finding("power", "skipped", text=skip["power"]))
-    else:
-        with mode():
-            findings += _vacuous(case, seen, {f.leaf for f in findings if f.outcome != "pass"})
-    notes += _audit(problem)
-    return Report(problem.name, rules, oracle, level, findings, seen, notes)
+    return Report(problem.name, rules, oracle.name, asked.level, findings, seen, notes)
+
+
+def _has_float64(problem: Problem, truth: Any, narrow: list[str], notes: list[str]) -> bool:
+    """Whether f can be computed in float64; if not, the notes say why."""
+    if narrow:
+        notes.append(f"{', '.join(narrow)} has no float64: compared in the given dtypes")
+        return False
+    with x64():
+        try:
+            working = problem.widened()
+            truth(working)
+            jax.eval_shape(working.outputs, *working.inputs)
+        except TypeError as error:  # a dtype is written down in f
+            why = (str(error).splitlines() or ["TypeError"])[0][:100]
+            notes.append(f"{problem.name} has no float64 ({why}): compared in the given dtypes")
+            return False
+    return True
 
 
 def _run(name: str, run: Any, case: Case) -> list[Finding]:
@@ -164,70 +262,6 @@ def _repeatable(problem: Problem) -> None:
             )
 
 
-def _choose(problem, ref, expect, rules, narrow, notes) -> Callable[[Problem], tuple[Any, str]]:
-    """What gives the gradients that the rules are held against, and its name."""
-    if expect is not None:
-        return lambda p: (_intended(p, expect), "the intended gradient")
-    if callable(ref):
-        other = ref
-        return lambda p: (
-            backward_of(Problem(other, p.structure, p.leaves, p.names, p.wrt).outputs),
-            f"the reference {getattr(other, '__name__', 'function')}",
-        )
-    if ref not in ("auto", "strip", "fd"):
-        raise GradcheckError(
-            f"gradcheck: ref must be 'auto', 'strip', 'fd' or a function, got {ref!r}"
-        )
-    by_differences = lambda p: (backward_of(p.outputs), "finite differences")  # noqa: E731
-    if ref == "fd":
-        return by_differences
-    if not rules and ref == "auto":
-        notes.append("no rule written by hand was found: JAX's own derivative was checked")
-        return by_differences
-    stripped = _strip.strip(problem.outputs)
-    try:
-        shapes = jax.eval_shape(problem.outputs, *problem.inputs)
-        jax.eval_shape(backward_of(stripped), problem.inputs,
-                       [jnp.zeros(s.shape, s.dtype) for s in shapes])  # fmt: skip
-    except Exception as error:
-        if ref == "strip":
-            raise GradcheckError(
-                f"gradcheck: {problem.name} without its rules cannot be differentiated: "
-                f"{str(error).splitlines()[0]}; give ref='fd' or a function of the same meaning"
-            ) from error
-        notes.append(
-            f"without its rules {problem.name} cannot be differentiated "
-            f"({str(error).splitlines()[0][:100]})"
-        )
-        return by_differences
-    return lambda p: (backward_of(_strip.strip(p.outputs)), "the primal without its rules")
-
-
-def _intended(problem: Problem, expect: Callable[..., Any]) -> Callable[..., list[Any]]:
-    def backward(inputs: list[Any], weights: list[Any]) -> list[Any]:
-        args, kwargs = jax.tree.unflatten(problem.structure, problem.at(inputs).leaves)
-        shape = jax.eval_shape(problem.call, *inputs)
-        fresh = iter(weights)
-        leaves = [next(fresh) if jnp.issubdtype(s.dtype, jnp.inexact) else None
-                  for s in jax.tree.leaves(shape)]  # fmt: skip
-        cotangent = jax.tree.unflatten(jax.tree.structure(shape), leaves)
-        gradients = expect(cotangent, *args, **kwargs)
-        found = dict(zip(problem.names, [None] * len(problem.names), strict=True))
-        for i, of_arg in enumerate(gradients):
-            for path, leaf in jax.tree_util.tree_flatten_with_path(of_arg)[0]:
-                found[f"args[{i}]" + jax.tree_util.keystr(path)] = leaf
-        missing = [n for n in problem.input_names if found.get(n) is None]
-        if missing:
-            raise GradcheckError(
-                f"gradcheck: expect returned no gradient for {', '.join(missing)}; return one for "
-                "each positional argument, or name the others in wrt"
-            )
-        return [jnp.asarray(found[n], x.dtype)
-                for n, x in zip(problem.input_names, inputs, strict=True)]  # fmt: skip
-
-    return backward
-
-
 def _named(finding: Finding, sample: str) -> Finding:
     return replace(
         finding, sample=sample if finding.sample == "given" else f"{sample}, {finding.sample}"
@@ -235,8 +269,8 @@ def _named(finding: Finding, sample: str) -> Finding:
 
 
 def _joined(reports: Sequence[Report]) -> Report:
-    power = dict(reports[0].power)
-    for report in reports[1:]:
+    power: dict[str, float] = {}
+    for report in reports:
         for name, value in report.power.items():
             power[name] = min(power.get(name, np.inf), value)
     findings = [finding for report in reports for finding in report.findings]
@@ -264,22 +298,3 @@ def _vacuous(case: Case, power: Mapping[str, float], told: set[str]) -> list[Fin
         text = f"a relative error below {seen:.1g} would not have been seen here; {cause}"
         findings.append(Finding("power", "inconclusive", leaf=name, text=text))
     return findings
-
-
-def _audit(problem: Problem) -> list[str]:
-    """What the given arguments have in common that has hidden real bugs."""
-    notes = []
-    for name, x in zip(problem.input_names, problem.inputs, strict=True):
-        values = np.asarray(x, np.float64)
-        if values.size > 1 and np.ptp(values) == 0:
-            notes.append(f"{name}: all entries are equal; a sum and a mean of others look alike")
-        elif values.size > 2 and np.all(values > 0):
-            notes.append(f"{name}: all entries are positive; wrong signs and branches may not show")
-        if values.ndim >= 2 and len(set(values.shape[-2:])) == 1 and values.shape[-1] > 1:
-            notes.append(
-                f"{name}: axes of equal length {values.shape[-1]}; give another sample in which "
-                "they differ, or a transpose may not show"
-            )
-            if values.ndim == 2 and np.array_equal(values, values.T):
-                notes.append(f"{name}: symmetric; a transpose does not show")
-    return notes

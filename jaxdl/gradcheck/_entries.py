@@ -19,7 +19,7 @@ from jaxdl.gradcheck._probe import (
     Comparison,
     to_numpy,
 )
-from jaxdl.gradcheck._report import Finding
+from jaxdl.gradcheck._report import Finding, error_map
 from jaxdl.gradcheck._vote import slope_along, vote
 
 _COTANGENTS = 3
@@ -112,6 +112,7 @@ def _difference(
         figures,
         diagnosis,
         case.replay(),
+        errors=error_map(got, want),
     )
 
 
@@ -132,7 +133,8 @@ def stress(case: Case) -> Iterator[Finding]:
         y = case.probe.value(*case.at(inputs))
         if not all(np.all(np.isfinite(a)) for a in to_numpy(y)):
             continue  # outside the domain of f
-        yield from dot(case, sample, inputs)
+        for finding in dot(case, sample, inputs):
+            yield replace(finding, name="stress")
 
 
 def differences(case: Case, sample: str = "given") -> Iterator[Finding]:

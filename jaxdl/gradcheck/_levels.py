@@ -5,10 +5,16 @@ from __future__ import annotations
 from jaxdl.gradcheck._agreement import additivity, second_order, subsets, transforms
 from jaxdl.gradcheck._case import Check
 from jaxdl.gradcheck._entries import differences, dot, stress
+from jaxdl.gradcheck._growth import growth
 from jaxdl.gradcheck._native import contract, finite, forward, precision, pullbacks, scaling, zero
+from jaxdl.gradcheck._nested import checkpoint, loops, microbatches, sharded
+from jaxdl.gradcheck._runs import cost, determinism, traces
+from jaxdl.gradcheck._shapes import shapes
+from jaxdl.gradcheck._taylor import taylor
 
 # By name: the check, and whether it runs in the given dtypes, outside the float64 mode.
-QUICK: dict[str, tuple[Check, bool]] = {
+Table = dict[str, tuple[Check, bool]]
+QUICK: Table = {
     "contract": (contract, True),
     "forward": (forward, True),
     "zero": (zero, True),
@@ -16,16 +22,32 @@ QUICK: dict[str, tuple[Check, bool]] = {
     "finite": (finite, True),
     "dot": (dot, False),
 }
-STANDARD: dict[str, tuple[Check, bool]] = {
+STANDARD: Table = {
     "additivity": (additivity, False),
     "stress": (stress, False),
+    "shapes": (shapes, False),
     "transforms": (transforms, False),
     "subsets": (subsets, False),
     "pullbacks": (pullbacks, True),
     "second order": (second_order, False),
     "precision": (precision, True),
 }
+FULL: Table = {
+    "taylor": (taylor, False),
+    "loops": (loops, False),
+    "checkpoint": (checkpoint, False),
+    "sharded": (sharded, False),
+    "microbatches": (microbatches, False),
+    "determinism": (determinism, True),
+    "traces": (traces, True),
+    "growth": (growth, True),
+    "cost": (cost, True),
+}
 # Where nothing can be stripped, these cannot be run, and finite differences take their place.
-NEED_REFERENCE = ("dot", "stress", "second order", "precision")
-DIFFERENCES: dict[str, tuple[Check, bool]] = {"differences": (differences, False)}
-LEVELS = {"quick": QUICK, "standard": QUICK | STANDARD}
+NEED_REFERENCE = ("dot", "stress", "shapes", "second order", "precision", "growth", "cost")
+DIFFERENCES: Table = {"differences": (differences, False)}
+# Where the gradient is meant to differ from the derivative.
+NEED_DERIVATIVE = ("taylor",)
+# For arguments cast to a dtype.
+LOW_PRECISION = ("contract", "forward", "zero", "scaling", "finite", "precision")
+LEVELS = {"quick": QUICK, "standard": QUICK | STANDARD, "full": QUICK | STANDARD | FULL}

@@ -87,10 +87,14 @@ class Probe:
             self._rounding[key] = working_eps(traced(list(inputs), list(weights)))
         return self._rounding[key]
 
+    def size_of(self, inputs: Sequence[Any], weights: Sequence[Any]) -> float:
+        """Of the terms of ⟨weights, f⟩, added without their signs."""
+        values = zip(weights, to_numpy(self.value(*inputs)), strict=True)
+        return sum(float(np.sum(np.abs(np.nan_to_num(np.asarray(w) * y)))) for w, y in values)
+
     def floors(self, inputs: Sequence[Any], weights: Sequence[Any]) -> list[float]:
         """For each leaf, what rounding of ⟨weights, f⟩ would make of a gradient of zero."""
-        values = zip(weights, to_numpy(self.value(*inputs)), strict=True)
-        size = sum(float(np.sum(np.abs(np.nan_to_num(np.asarray(w) * y)))) for w, y in values)
+        size = self.size_of(inputs, weights)
         rounding = SAFETY * self.rounding(inputs, weights)
         if rounding > _COARSE:
             return [0.0] * len(inputs)  # no gradient is small beside that

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,9 +20,9 @@ class GradcheckError(ValueError):
     """The function or its arguments cannot be checked; the message says why and what to do."""
 
 
-def x64() -> AbstractContextManager[Any]:
-    """A context in which arrays may be float64."""
-    return jax.enable_x64(True)
+def x64(enabled: bool = True) -> AbstractContextManager[Any]:
+    """A context in which arrays may be float64; or, if not, in which nothing is changed."""
+    return jax.enable_x64(True) if enabled else nullcontext()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ sides, and every sum that is the same on all sides must be that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,19 +37,28 @@ class Verdict:
     reason: str
 
 
-def slope_along(
+def along(
     probe: Probe, inputs: Sequence[Any], weights: Sequence[Any], leaf: int, u: np.ndarray
-) -> Slope:
-    """d/dt ⟨weights, f(x + t·u)⟩ with u in one leaf, by finite differences."""
-    base, weights = np.asarray(inputs[leaf], np.float64), to_numpy(weights)
+) -> Callable[[float], float]:
+    """t ↦ ⟨weights, f(x + t·u)⟩ with u in one leaf."""
+    base, heavy = np.asarray(inputs[leaf], np.float64), to_numpy(weights)
 
     def g(t: float) -> float:
         moved = list(inputs)
         moved[leaf] = jnp.asarray(base + t * u, inputs[leaf].dtype)
         outputs = to_numpy(probe.value(*moved))
-        return float(sum(np.vdot(w, y) for w, y in zip(weights, outputs, strict=True)))
+        return float(sum(np.vdot(w, y) for w, y in zip(heavy, outputs, strict=True)))
 
-    return slope(g, scale_of(base), probe.rounding(inputs, [jnp.asarray(w) for w in weights]))
+    return g
+
+
+def slope_along(
+    probe: Probe, inputs: Sequence[Any], weights: Sequence[Any], leaf: int, u: np.ndarray
+) -> Slope:
+    """d/dt ⟨weights, f(x + t·u)⟩ with u in one leaf, by finite differences."""
+    rounding = probe.rounding(inputs, [jnp.asarray(w) for w in weights])
+    g = along(probe, inputs, weights, leaf, u)
+    return slope(g, scale_of(np.asarray(inputs[leaf], np.float64)), rounding)
 
 
 def vote(probe: Probe, inputs: Sequence[Any], found: Comparison, leaf: int, seed: int) -> Verdict:

@@ -7,27 +7,48 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jaxdl.gradcheck import Report, check
+from jaxdl.gradcheck import Report, _report, check
+from jaxdl.gradcheck._html import environment_here, unwritable, write_html
+from jaxdl.gradcheck._levels import LEVELS
 
 _REPORTS = pytest.StashKey[list[dict[str, Any]]]()
+_ENVIRONMENT = pytest.StashKey[dict[str, str]]()
+_FILES = pytest.StashKey[dict[str, Path]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("gradcheck", "checks of hand-written gradients")
-    group.addoption("--gradcheck-level", choices=("quick", "standard"), default="standard",
+    group.addoption("--gradcheck-level", choices=tuple(LEVELS), default="standard",
                     help="level of checks that do not name one")  # fmt: skip
     group.addoption("--gradcheck-seed", type=int, default=0, help="seed of checks without one")
     group.addoption("--gradcheck-json", metavar="FILE", help="write all reports to a file")
+    group.addoption("--gradcheck-html", metavar="FILE", help="write a page with all reports")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_REPORTS] = []
+    config.stash[_ENVIRONMENT] = {}
+    config.stash[_FILES] = {}
+    if hasattr(config, "workerinput"):
+        return  # a worker of pytest-xdist writes no files
+    for option in ("--gradcheck-json", "--gradcheck-html"):
+        if config.getoption(option):
+            path = Path(config.getoption(option)).absolute()  # a test may leave the folder
+            why = unwritable(path)
+            if why:
+                raise pytest.UsageError(
+                    f"{option} must name a file that can be written, got {path}: {why}; create "
+                    "its folder or name another file"
+                )
+            config.stash[_FILES][option] = path
 
 
 @pytest.fixture
@@ -42,7 +63,9 @@ def gradcheck(request: pytest.FixtureRequest) -> Callable[..., Report]:
     def checked(f: Callable[..., Any], *args: Any, raises: bool = True, **settings: Any) -> Report:
         settings.setdefault("level", config.getoption("--gradcheck-level"))
         settings.setdefault("seed", config.getoption("--gradcheck-seed"))
+        start = time.perf_counter()
         report = check(f, *args, raises=False, **settings)
+        report = replace(report, seconds=time.perf_counter() - start)
         config.stash[_REPORTS].append(report.to_dict() | {"test": request.node.nodeid})
         if raises and report.outcome != "pass":
             pytest.fail(str(report), pytrace=False)
@@ -52,31 +75,55 @@ def gradcheck(request: pytest.FixtureRequest) -> Callable[..., Report]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    config, output = session.config, getattr(session.config, "workeroutput", None)
-    if output is not None:  # a worker of pytest-xdist: its controller tells
-        output["gradcheck"] = json.dumps(config.stash[_REPORTS])
+    config = session.config
+    reports, files = config.stash[_REPORTS], config.stash[_FILES]
+    # Only where checks ran: the controller of pytest-xdist is not to start an accelerator.
+    environment = config.stash[_ENVIRONMENT] or (environment_here() if reports else {})
+    output = getattr(config, "workeroutput", None)
+    if output is not None:  # a worker: its controller tells
+        output["gradcheck"] = json.dumps([reports, environment])
         return
-    path = config.getoption("--gradcheck-json")
-    if path:
-        Path(path).write_text(json.dumps(config.stash[_REPORTS], indent=1), encoding="utf-8")
+    if "--gradcheck-json" in files:
+        text = json.dumps(reports, indent=1, allow_nan=False)
+        files["--gradcheck-json"].write_text(text, encoding="utf-8")
+    if "--gradcheck-html" in files:
+        write_html(reports, files["--gradcheck-html"], environment=environment)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    found = getattr(node, "workeroutput", {}).get("gradcheck", "[]")
-    node.config.stash[_REPORTS] += json.loads(found)
+    found = getattr(node, "workeroutput", {}).get("gradcheck")
+    if found:
+        reports, environment = json.loads(found)
+        node.config.stash[_REPORTS] += reports
+        node.config.stash[_ENVIRONMENT] |= environment
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    reports = config.stash[_REPORTS]
-    if not reports:
-        return
-    counts = [f"{sum(r['outcome'] == outcome for r in reports)} {outcome}"
-              for outcome in ("pass", "fail", "inconclusive")]  # fmt: skip
-    powers = [(float(value), f"{leaf} of {report['function']}")
-              for report in reports for leaf, value in report["power"].items()]  # fmt: skip
-    weakest, where = max(powers)
-    told = f"gradcheck: {len(reports)} checks ({', '.join(counts)})"
-    terminalreporter.write_line(f"{told}; weakest power {weakest:.0e}, {where}")
+) -> Generator[None, Any, Any]:
+    """Before the failures are shown their heads get colours; after all comes the closing line."""
+    if config.get_terminal_writer().hasmarkup:
+        for failed in terminalreporter.getreports("failed"):
+            for entry in getattr(
+                getattr(failed.longrepr, "reprtraceback", None), "reprentries", ()
+            ):
+                if getattr(entry, "style", "") == "value":
+                    entry.lines[:] = _report.painted("\n".join(entry.lines)).split("\n")
+    outcome = yield
+    records = config.stash[_REPORTS]
+    if not records:
+        return outcome
+    reports = [Report.from_dict(record) for record in records]
+    counts = {o: sum(r.outcome == o for r in reports) for o in ("pass", "fail", "inconclusive")}
+    functions = len({report.function for report in reports})
+    told = ", ".join(f"{n} {outcome}" for outcome, n in counts.items())
+    power = _report.weakest((report.function, report) for report in reports)
+    color = "red" if counts["fail"] else "yellow" if counts["inconclusive"] else "green"
+    what = f"{len(reports)} check{'' if len(reports) == 1 else 's'} of {functions} function{'' if functions == 1 else 's'}"
+    line = f"gradcheck: {what} ({told}); weakest power {power}"
+    terminalreporter.write_line(line, **{color: True})
+    for path in config.stash[_FILES].values():
+        terminalreporter.write_line(f"gradcheck: wrote {path}")
+    return outcome

@@ -1,0 +1,97 @@
+"""How the error in the given dtypes grows with the lengths of the arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl.gradcheck._case import Case
+from jaxdl.gradcheck._draw import cotangents
+from jaxdl.gradcheck._native import precision
+from jaxdl.gradcheck._precision import eps
+from jaxdl.gradcheck._probe import backward_of, to_numpy
+from jaxdl.gradcheck._problem import x64
+from jaxdl.gradcheck._report import Finding
+from jaxdl.gradcheck._shapes import dimensions, length_of, resized
+
+_LENGTHS = (32, 256, 2048)
+_MOST_DIMENSIONS = 2
+_MOST_ENTRIES = 2**20
+
+
+def growth(case: Case) -> Iterator[Finding]:
+    """The error against float64, in units in the last place, for longer and longer arguments.
+
+    At the longest, the check 'precision' decides; the curves show the rule beside autodiff.
+    """
+    problem = case.problem
+    if not case.wide or all(x.dtype == jnp.float64 for x in problem.inputs):
+        yield Finding("growth", "skipped", text="there is nothing more precise to compare with")
+        return
+    groups = dimensions(problem)
+    grown = False
+    for number, group in enumerate(groups[:_MOST_DIMENSIONS]):
+        curves: dict[str, list[float]] = {"length": [], "rule": [], "autodiff": []}
+        last = None
+        for length in _LENGTHS:
+            entries = sum(x.size for x in problem.inputs) * length / length_of(problem, group)
+            if entries > _MOST_ENTRIES:
+                break
+            lengths = [length if g is group else length_of(problem, g) for g in groups]
+            try:
+                longer = case.again(resized(problem, groups, lengths, case.rng(60, number, length)))
+                rule, plain = _errors(longer)
+            except Exception:
+                break  # f refuses that length
+            if not np.isfinite(rule + plain):
+                break
+            last = longer
+            for name, value in zip(curves, (length, rule, plain), strict=True):
+                curves[name].append(value)
+        if last is None:
+            continue
+        grown = True
+        name = f"axis {group[0][1]} of {problem.names[group[0][0]]}"
+        figures = {
+            f"exponent of {side}": _exponent(curves["length"], curves[side])
+            for side in ("rule", "autodiff")
+        }
+        wrong = [f for f in precision(last) if f.outcome != "pass"]
+        for finding in wrong:
+            text = f"{finding.text}; at length {curves['length'][-1]:.0f} of {name}"
+            yield replace(finding, name="growth", text=text, curves=curves)
+        if not wrong:
+            yield Finding("growth", "pass", leaf=name, figures=figures, curves=curves)
+    if not grown:
+        yield Finding("growth", "skipped", text="f takes no longer arguments")
+
+
+def _errors(case: Case) -> tuple[float, float]:
+    """Of the rule and of autodiff: the largest of all leaves, in units in the last place."""
+    problem = case.problem
+    weights = cotangents(case.rng(61), jax.eval_shape(problem.outputs, *problem.inputs))
+    mine = to_numpy(jax.jit(backward_of(problem.outputs))(problem.inputs, weights))
+    plain = to_numpy(jax.jit(case.probe.truth)(problem.inputs, weights))
+    with x64():
+        heavy = [jnp.asarray(np.asarray(w, np.float64)) for w in weights]
+        truth = case.probe.gradients(case.at(problem.inputs), heavy)[1]
+    found = []
+    for got in (mine, plain):
+        errors = []
+        for g, t, x in zip(got, truth, problem.inputs, strict=True):
+            size = float(np.sqrt(np.mean(t**2)))
+            if size:
+                errors.append(float(np.sqrt(np.mean((g - t) ** 2))) / size / eps(x.dtype))
+        found.append(max(errors, default=0.0))
+    return found[0], found[1]
+
+
+def _exponent(lengths: list[float], errors: list[float]) -> float:
+    """p of error ∝ lengthᵖ."""
+    if len(lengths) < 2 or not all(errors):
+        return float("nan")
+    return float(np.polyfit(np.log(lengths), np.log(errors), 1)[0])

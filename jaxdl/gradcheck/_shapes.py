@@ -1,0 +1,161 @@
+"""The same function at other sizes: which axes belong together, and arguments for other lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl.gradcheck._case import Case
+from jaxdl.gradcheck._draw import direction
+from jaxdl.gradcheck._entries import dot
+from jaxdl.gradcheck._probe import to_numpy
+from jaxdl.gradcheck._problem import Problem
+from jaxdl.gradcheck._report import Finding
+
+Axis = tuple[int, int]
+"""A leaf of the arguments and one of its axes."""
+_MOST_ENTRIES = 2**18  # of all arguments together: beyond, lengths stay close to the given ones
+_MOST_AXES = 6  # of one length: so many are told apart
+_MOST_ONES = 3  # lengths that are set to 1, one at a time
+
+
+def dimensions(problem: Problem) -> list[list[Axis]]:
+    """The axes that must have the same length, found by tracing the function.
+
+    Axes of different lengths are different dimensions; among those of one length, as few as
+    possible that can be made longer together are one.
+    """
+    by_length: dict[int, list[Axis]] = {}
+    for leaf, x in enumerate(problem.leaves):
+        if _is_resizable(x):
+            for axis, length in enumerate(x.shape):
+                if length > 1:
+                    by_length.setdefault(length, []).append((leaf, axis))
+    return [group for axes in by_length.values() for group in _split(problem, axes)]
+
+
+def _is_resizable(leaf: Any) -> bool:
+    """Arrays, but not keys, whose words are unsigned integers."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):
+        return False
+    return not jnp.issubdtype(dtype, jnp.unsignedinteger)
+
+
+def _split(problem: Problem, axes: list[Axis]) -> Iterator[list[Axis]]:
+    while len(axes) > 1:
+        first, rest = axes[0], axes[1:]
+        smaller = ([first, *more] for n in range(len(rest)) for more in combinations(rest, n))
+        group = axes
+        if len(axes) <= _MOST_AXES:
+            group = next((g for g in smaller if _traces(problem, g)), axes)
+        yield group
+        axes = [axis for axis in axes if axis not in group]
+    if axes:
+        yield axes
+
+
+def _traces(problem: Problem, group: Sequence[Axis]) -> bool:
+    """Whether f takes arguments in which these axes alone are longer by one."""
+    shapes = {leaf: list(problem.leaves[leaf].shape) for leaf, _ in group}
+    for leaf, axis in group:
+        shapes[leaf][axis] += 1
+    leaves = list(problem.leaves)
+    for leaf, shape in shapes.items():
+        leaves[leaf] = jnp.ones(shape, leaves[leaf].dtype)
+    longer = replace(problem, leaves=leaves)
+    try:
+        jax.eval_shape(longer.outputs, *longer.inputs)
+    except Exception:
+        return False
+    return True
+
+
+def length_of(problem: Problem, dimension: Sequence[Axis]) -> int:
+    """Of the axes of a dimension."""
+    leaf, axis = dimension[0]
+    return problem.leaves[leaf].shape[axis]
+
+
+def resized(
+    problem: Problem,
+    groups: Sequence[Sequence[Axis]],
+    lengths: Sequence[int],
+    rng: np.random.Generator,
+) -> Problem:
+    """Arguments of other lengths: the given ones cut off or repeated, with other entries.
+
+    Signs and orders of magnitude stay. Integers that may be indices stay within every axis that
+    they may index.
+    """
+    old = [length_of(problem, group) for group in groups]
+    of_axis = {axis: n for group, n in zip(groups, lengths, strict=True) for axis in group}
+    leaves = list(problem.leaves)
+    for leaf in {leaf for leaf, _ in of_axis}:
+        x = np.asarray(leaves[leaf])
+        chosen = [np.arange(of_axis.get((leaf, a), n)) % n for a, n in enumerate(x.shape)]
+        values = x[np.ix_(*chosen)]
+        if leaf in problem.wrt:
+            varied = np.asarray(values, np.float64) * (1 + direction(rng, values.shape) / 4)
+            leaves[leaf] = jnp.asarray(varied, x.dtype)
+            continue
+        if jnp.issubdtype(x.dtype, jnp.integer) and x.size:
+            top = int(x.max()) + 1
+            bound = min((n for o, n in zip(old, lengths, strict=True) if o >= top), default=top)
+            values = values % bound if bound < top else values
+        leaves[leaf] = jnp.asarray(values, leaves[leaf].dtype)
+    return replace(problem, leaves=leaves)
+
+
+def _other_lengths(lengths: Sequence[int]) -> Iterator[tuple[list[int], int | None]]:
+    """Lengths beside powers of two, pairwise distinct; and each of a few set to 1."""
+    for side in (1, -1):
+        found: list[int] = []
+        for n in lengths:
+            power = 1 << (n - 1).bit_length()
+            while (m := power + side) in (*found, *lengths, 1):
+                power *= 2
+            found.append(m)
+        yield found, None
+    for i in range(min(len(lengths), _MOST_ONES)):
+        yield [1 if j == i else n for j, n in enumerate(lengths)], i
+
+
+def _entries(problem: Problem) -> int:
+    return sum(int(np.size(leaf)) for leaf in problem.leaves if _is_resizable(leaf))
+
+
+def shapes(case: Case) -> Iterator[Finding]:
+    """The check 'dot' for arguments of other sizes, where f takes them."""
+    problem = case.problem
+    groups = dimensions(problem)
+    lengths = [length_of(problem, group) for group in groups]
+    tried = False
+    for number, (others, _) in enumerate(_other_lengths(lengths) if groups else ()):
+        if np.prod([n / o for n, o in zip(others, lengths, strict=True)]) * _entries(problem) > max(
+            _MOST_ENTRIES, _entries(problem)
+        ):
+            others = [n + 1 if m > n else m for n, m in zip(lengths, others, strict=True)]
+        moved = resized(problem, groups, others, case.rng(24, number))
+        try:
+            again = case.again(moved)
+            y = again.probe.value(*again.at(moved.inputs))
+            jax.eval_shape(again.probe.rule, again.at(moved.inputs), y)
+        except Exception:
+            continue  # f, or its rule, refuses these sizes
+        if not all(np.all(np.isfinite(a)) for a in to_numpy(y)):
+            continue
+        tried = True
+        changed = [f"{n}→{m}" for n, m in zip(lengths, others, strict=True) if n != m]
+        sample = f"sizes {', '.join(changed)}"
+        for finding in dot(again, sample):
+            yield replace(finding, name="shapes")
+    if not tried:
+        why = "f takes no other sizes" if groups else "no axis is longer than 1"
+        yield Finding("shapes", "skipped", text=why)
