@@ -5,7 +5,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -68,18 +67,6 @@ def test_the_report_shows_the_network_and_its_inspection(by_hand):
     ):
         assert words in page
     assert (folder / "network.png").exists() and (folder / "curves.png").exists()
-
-
-def test_the_numerical_gradient_knows_its_error():
-    with jax.enable_x64(True):
-        point = np.array([0.3, -1.2, 2.0])
-        for f, slope in (
-            (lambda x: jax.numpy.sum(jax.numpy.sin(x)), np.cos(point)),
-            (lambda x: jax.numpy.sum(jax.numpy.exp(3 * x)), 3 * np.exp(3 * point)),
-        ):
-            found, error = backprop_by_hand.numerical_gradient(f, point)
-            assert np.all(abs(found - slope) <= 10 * error)
-            assert np.all(error <= 1e-9 * abs(slope).max())
 
 
 def test_other_settings_are_not_held_against_the_printed_figures(tmp_path):

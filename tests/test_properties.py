@@ -4,8 +4,6 @@ A property is a function `check_...(case)` that raises AssertionError. It runs o
 over a layer with a bug planted in it, where it must raise.
 """
 
-from functools import cache
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxdl import dense, repeat, scan_time, serial, tanh
+from jaxdl.checks import is_inexact
 from jaxdl.factors import Outer, Sum
 from jaxdl.layer import leaf
 from tests.cases import (
@@ -76,94 +75,6 @@ def test_manual_is_autodiff_catches(bug, dtype, tolerance):
         check_manual_is_autodiff(case, dtype, tolerance)
 
 
-# --- manual = finite differences ----------------------------------------------------------------
-
-STEP = 2.0**-11
-"""Of the central differences: with one extrapolation the error in float64 is below 1e-10."""
-
-
-@cache
-def compiled_slopes(layer):
-    """⟨dy, y⟩ differentiated numerically, along each of a stack of directions."""
-
-    def slope(directions, params, x, dy, key):
-        leaves, structure = jax.tree.flatten((params, x))
-
-        def along(step):
-            ways = iter(directions)
-            moved = [a + step * next(ways) if is_real(a) else a for a in leaves]
-            y = layer.apply(*jax.tree.unflatten(structure, moved), key)
-            products = jax.tree.map(lambda a, b: jnp.sum(a * b), y, dy)
-            return sum(jax.tree.leaves(products), start=jnp.zeros(()))
-
-        ends = jax.vmap(along)(STEP * jnp.array([1.0, -1.0, 0.5, -0.5]))
-        whole, half = (ends[0] - ends[1]) / (2 * STEP), (ends[2] - ends[3]) / STEP
-        return (4 * half - whole) / 3  # Richardson: the term in STEP² cancels
-
-    return jax.jit(jax.vmap(slope, in_axes=(0, None, None, None, None)))
-
-
-def is_real(array):
-    return jnp.issubdtype(array.dtype, jnp.floating)
-
-
-def check_finite_differences(case):
-    """Along random directions: in all parameters and inputs at once, and in each array alone."""
-    sample = draw(case)
-    gradients = [np.asarray(g) for g in jax.tree.leaves(cotangents(case, sample))]
-    moving = [not case.held or bool(g.any()) for g in gradients]
-    alone = np.eye(len(gradients), dtype=bool)
-    chosen = np.concatenate([np.ones((3, len(gradients)), bool), alone]) & moving
-    rng = np.random.default_rng(0)
-    # entries of bounded size and random sign: none so small that a wrong element could hide
-    directions = [
-        rng.choice([-1, 1], (len(chosen), *g.shape))
-        * rng.integers(32, 97, (len(chosen), *g.shape))
-        / 64
-        * chosen[:, i].reshape(-1, *[1] * g.ndim)
-        for i, g in enumerate(gradients)
-    ]
-    slopes = compiled_slopes(case.layer)(directions, *sample)
-    parts = [d * g for d, g in zip(directions, gradients, strict=True)]
-    expected = sum(p.reshape(len(chosen), -1).sum(axis=1) for p in parts)
-    size = sum(np.abs(p).reshape(len(chosen), -1).sum(axis=1) for p in parts)
-    error = np.abs(np.asarray(slopes) - expected)
-    assert (error <= 1e-8 * size + 1e-10).all(), (
-        f"{case.name}: slopes {slopes} differ from ⟨gradient, direction⟩ {expected}"
-    )
-
-
-@every_case
-def test_finite_differences(case):
-    check_finite_differences(case)
-
-
-@jax.custom_jvp
-def deceptive_square(x):
-    return x * x
-
-
-@deceptive_square.defjvp
-def _deceptive_square_jvp(primals, tangents):
-    (x,), (t,) = primals, tangents
-    return x * x, 2.000001 * x * t
-
-
-def test_finite_differences_catch_what_autodiff_repeats():
-    # A wrong derivative that both paths believe in.
-    case = planted(
-        leaf(
-            "square",
-            lambda key, x: {},
-            lambda params, x: (deceptive_square(x), x),
-            lambda params, x, dy: ({}, 2.000001 * x * dy),
-        )
-    )
-    check_manual_is_autodiff(case, jnp.float64, 1e-10)
-    with pytest.raises(AssertionError, match="differ from"):
-        check_finite_differences(case)
-
-
 # --- linear in dy -------------------------------------------------------------------------------
 
 
@@ -220,7 +131,7 @@ def check_residuals(case):
                 continue
             for residual in jax.tree.leaves(residuals):
                 assert residual is not parameter, f"{case.name}: a residual is a parameter"
-                if not is_real(residual) or residual.size % numbers.size:
+                if not is_inexact(residual) or residual.size % numbers.size:
                     continue
                 pieces = np.sort(np.reshape(residual, (-1, numbers.size)), axis=1)
                 held = (pieces == numbers).all(axis=1).any()

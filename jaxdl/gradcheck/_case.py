@@ -36,6 +36,8 @@ class Case:
     power: dict[str, float] = field(default_factory=dict)
     sizes: list[float] = field(default_factory=list)
     """Of the gradients at the given arguments, leaf by leaf."""
+    wrong: set[str] = field(default_factory=set)
+    """Leaves whose gradient is wrong at the given arguments."""
     notes: list[str] = field(default_factory=list)
     """Remarks for the report."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from jaxdl.gradcheck._levels import (
     Table,
 )
 from jaxdl.gradcheck._oracle import Reference, choose, narrow
-from jaxdl.gradcheck._probe import SAFETY, Probe
+from jaxdl.gradcheck._probe import SAFETY, Probe, backward_of
 from jaxdl.gradcheck._problem import GradcheckError, Problem, checked_outputs, state, x64
 from jaxdl.gradcheck._report import Finding, Report
 from jaxdl.gradcheck._samples import Domain
@@ -177,6 +177,10 @@ def _at(
     _repeatable(problem)
     jaxpr = jax.make_jaxpr(problem.outputs)(*problem.inputs)
     rules, notes = _strip.rule_names(jaxpr), []
+    refused = _refused_by_jax(problem, rules)
+    if refused is not None:
+        finding = refused if sample == "given" else _named(refused, sample)
+        return Report(problem.name, rules, "the contract alone", asked.level, [finding], {}, notes)
     oracle = choose(problem, asked.ref, asked.expect, rules, notes)
     wide = _has_float64(problem, oracle.truth, narrow(jaxpr), notes)
 
@@ -210,14 +214,34 @@ def _at(
         if "power" in asked.skip:
             findings.append(Finding("power", "skipped", text=asked.skip["power"]))
         else:
+            told = {f.leaf for f in findings if f.outcome != "pass"}
             with mode():
-                findings += _vacuous(case, seen, {f.leaf for f in findings if f.outcome != "pass"})
+                findings += _run("power", lambda case: _vacuous(case, seen, told), case)
         notes += _samples.audit(problem)
     else:
         seen = {}
     if sample != "given":
         findings = [_named(finding, sample) for finding in findings]
     return Report(problem.name, rules, oracle.name, asked.level, findings, seen, notes)
+
+
+def _refused_by_jax(problem: Problem, rules: list[str]) -> Finding | None:
+    """A failure of the contract if JAX cannot take the gradient, but can without the rules."""
+    if not rules:
+        return None
+    shapes = jax.eval_shape(problem.outputs, *problem.inputs)
+    weights = [jnp.zeros(s.shape, s.dtype) for s in shapes]
+    try:
+        jax.eval_shape(backward_of(problem.outputs), problem.inputs, weights)
+        return None
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+    try:
+        plain = _strip.strip(problem.outputs)
+        jax.eval_shape(backward_of(plain), problem.inputs, weights)
+    except Exception:
+        return None  # not the rule's doing, or not to be told
+    return Finding("contract", "fail", text=f"JAX refuses what the rule returns: {why}")
 
 
 def _has_float64(problem: Problem, truth: Any, narrow: list[str], notes: list[str]) -> bool:
@@ -230,8 +254,8 @@ def _has_float64(problem: Problem, truth: Any, narrow: list[str], notes: list[st
             working = problem.widened()
             truth(working)
             jax.eval_shape(working.outputs, *working.inputs)
-        except TypeError as error:  # a dtype is written down in f
-            why = (str(error).splitlines() or ["TypeError"])[0][:100]
+        except Exception as error:  # a dtype is written down in f
+            why = (str(error).splitlines() or [type(error).__name__])[0][:100]
             notes.append(f"{problem.name} has no float64 ({why}): compared in the given dtypes")
             return False
     return True
@@ -245,6 +269,9 @@ def _run(name: str, run: Any, case: Case) -> list[Finding]:
             findings.append(finding)
     except GradcheckError:
         raise
+    except jax.errors.UnexpectedTracerError:
+        text = "the rule keeps a tracer, and reads it in another call: it must keep nothing"
+        findings.append(Finding(name, "fail", text=text))
     except Exception as error:
         first = (str(error).splitlines() or [""])[0][:200]
         text = f"the check could not be run: {type(error).__name__}: {first}"
@@ -278,9 +305,8 @@ def _joined(reports: Sequence[Report]) -> Report:
     return replace(reports[0], findings=findings, power=power, notes=notes)
 
 
-def _vacuous(case: Case, power: Mapping[str, float], told: set[str]) -> list[Finding]:
+def _vacuous(case: Case, power: Mapping[str, float], told: set[str]) -> Iterator[Finding]:
     """A leaf at which no error could have been seen has not been checked."""
-    findings = []
     inputs = case.at(case.problem.inputs)
     outputs = jax.eval_shape(case.probe.f, *inputs)
     coarse = case.probe.rounding(inputs, [jnp.ones(s.shape, s.dtype) for s in outputs])
@@ -296,5 +322,4 @@ def _vacuous(case: Case, power: Mapping[str, float], told: set[str]) -> list[Fin
                 "dtype of its arguments; check it without that cast, or skip={'power': why}"
             )
         text = f"a relative error below {seen:.1g} would not have been seen here; {cause}"
-        findings.append(Finding("power", "inconclusive", leaf=name, text=text))
-    return findings
+        yield Finding("power", "inconclusive", leaf=name, text=text)

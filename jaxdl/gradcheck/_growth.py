@@ -18,9 +18,9 @@ from jaxdl.gradcheck._problem import x64
 from jaxdl.gradcheck._report import Finding
 from jaxdl.gradcheck._shapes import dimensions, length_of, resized
 
-_LENGTHS = (32, 256, 2048)
+_LENGTHS = (32, 128, 512)
 _MOST_DIMENSIONS = 2
-_MOST_ENTRIES = 2**20
+_MOST_ENTRIES = 2**16
 
 
 def growth(case: Case) -> Iterator[Finding]:

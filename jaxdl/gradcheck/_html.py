@@ -424,6 +424,7 @@ th small { display: block; }
 .num { text-align: right; white-space: nowrap; }
 .plain th, .plain td { overflow-wrap: anywhere; }
 .function { color: inherit; background: none; border-top: 1px solid var(--line); padding: .6rem 0; }
+.function:not(.function + .function) { margin-top: 2rem; }
 .function > summary { cursor: pointer; } .function > summary h2 { display: inline; }
 .inside { scroll-margin-top: 4rem; padding: 0 0 1rem; }
 .badge { border-radius: .3rem; padding: .1rem .5rem; font-size: .875rem; font-weight: 600;

@@ -67,7 +67,7 @@ def check_layer(
     )  # fmt: skip
     findings = list(report.findings)
     with x64():
-        at = _Layer(layer, *jax.tree.map(_float64, (params, x)), key, seed)
+        at = _Layer(layer, jax.tree.map(_float64, params), jax.tree.map(_float64, x), key, seed)
         for name, run in REDUCERS.items():
             if name in skip:
                 findings.append(Finding(name, "skipped", text=skip[name]))
@@ -181,6 +181,9 @@ def _combine(at: _Layer) -> Iterator[Finding]:
     both, dx = at.reduced(combine(gradient=grads, nothing=none))
     found = (select(both, "gradient"), dx)
     yield from _trees("combine", found, (at.gradient, at.dx), "beside another reducer")
+    left = len(jax.tree.leaves(select(both, "nothing")))
+    text = f"beside `grads`, `none` must return nothing, got {left} arrays"
+    yield Finding("combine", "fail" if left else "pass", text=text)
 
 
 def _trace(at: _Layer) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxdl.gradcheck._agreement import additivity, second_order, subsets, transforms
 from jaxdl.gradcheck._case import Check
 from jaxdl.gradcheck._entries import differences, dot, stress
+from jaxdl.gradcheck._extremes import extremes
 from jaxdl.gradcheck._growth import growth
 from jaxdl.gradcheck._native import contract, finite, forward, precision, pullbacks, scaling, zero
 from jaxdl.gradcheck._nested import checkpoint, loops, microbatches, sharded
@@ -25,6 +26,7 @@ QUICK: Table = {
 STANDARD: Table = {
     "additivity": (additivity, False),
     "stress": (stress, False),
+    "extremes": (extremes, True),
     "shapes": (shapes, False),
     "transforms": (transforms, False),
     "subsets": (subsets, False),
@@ -44,10 +46,19 @@ FULL: Table = {
     "cost": (cost, True),
 }
 # Where nothing can be stripped, these cannot be run, and finite differences take their place.
-NEED_REFERENCE = ("dot", "stress", "shapes", "second order", "precision", "growth", "cost")
+NEED_REFERENCE = (
+    "dot",
+    "stress",
+    "extremes",
+    "shapes",
+    "second order",
+    "precision",
+    "growth",
+    "cost",
+)
 DIFFERENCES: Table = {"differences": (differences, False)}
 # Where the gradient is meant to differ from the derivative.
 NEED_DERIVATIVE = ("taylor",)
 # For arguments cast to a dtype.
-LOW_PRECISION = ("contract", "forward", "zero", "scaling", "finite", "precision")
+LOW_PRECISION = ("contract", "forward", "zero", "scaling", "finite", "extremes", "precision")
 LEVELS = {"quick": QUICK, "standard": QUICK | STANDARD, "full": QUICK | STANDARD | FULL}

@@ -9,6 +9,7 @@ import numpy as np
 
 _FITS = 1e-6  # relative: this well a diagnosis must explain the wrong gradient
 _APART = 100.0  # and the next one must be this much worse
+ONES = "ones"
 _PLAIN = {"2": 2.0, "π": float(np.pi), "√(2π)": float(np.sqrt(2 * np.pi)), "ln 2": float(np.log(2))}
 
 
@@ -54,9 +55,21 @@ def _block(first: int, last: int, length: int) -> str:
     return "; " + " = ".join(f"{length} % {b}" for b in blocks) + f" = {tail}" if blocks else ""
 
 
+def condition(wrong: np.ndarray, x: np.ndarray, name: str) -> str:
+    """What the entries of an argument have in common where its gradient is wrong, if anything."""
+    if not 0 < wrong.sum() < wrong.size:
+        return ""
+    kinds = {
+        "negative": x < 0, "positive": x > 0, "zero": x == 0, "not zero": x != 0,
+        "above 1": x > 1, "below −1": x < -1, "beyond ±1": np.abs(x) > 1,
+        "within ±1": np.abs(x) < 1,
+    }  # fmt: skip
+    return next((f"where {name} is {k}" for k, m in kinds.items() if np.array_equal(m, wrong)), "")
+
+
 def worst(got: np.ndarray, want: np.ndarray, tolerance: np.ndarray) -> tuple[int, ...]:
     """The entry that is furthest beyond its tolerance."""
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         excess = np.abs(got - want) / tolerance
     excess = np.where(np.isfinite(got) == np.isfinite(want), np.nan_to_num(excess), np.inf)
     return tuple(int(i) for i in np.unravel_index(int(np.argmax(excess)), got.shape))
@@ -70,7 +83,7 @@ def diagnose(
     want: np.ndarray,
     constants: Mapping[str, float],
     others: Mapping[str, np.ndarray],
-    of_ones: np.ndarray | None,
+    parts: Mapping[str, np.ndarray],
 ) -> str:
     """Name what turns the right gradient into the wrong one, or nothing.
 
@@ -79,14 +92,18 @@ def diagnose(
       want: the right one, of the same shape.
       constants: numbers that a rule may have forgotten, by name (sizes of axes, their roots).
       others: the right gradients of other leaves, by name.
-      of_ones: the right gradient for a cotangent of ones.
+      parts: the right gradient for a cotangent of ones (`ONES`) and, by its name, for that of each
+        output alone.
     """
     if got.size < 2 or not np.all(np.isfinite(got)):
         return ""
-    if not got.any():
+    if not np.linalg.norm(got):
         return "zero: the rule gives nothing to this argument"
     fits = sorted(
-        ((_misfit(got, candidate), name) for name, candidate in _candidates(want, others, of_ones)),
+        (
+            (_misfit(got, candidate), name)
+            for name, candidate in _candidates(got, want, others, parts)
+        ),
         key=lambda pair: pair[0],
     )
     if not fits or fits[0][0] > _FITS:
@@ -96,11 +113,15 @@ def diagnose(
 
 
 def _misfit(got: np.ndarray, candidate: np.ndarray) -> float:
-    return float(np.linalg.norm(got - candidate) / np.linalg.norm(got))
+    size = float(np.linalg.norm(got))
+    return float(np.linalg.norm(got - candidate)) / size if size else np.inf
 
 
 def _candidates(
-    want: np.ndarray, others: Mapping[str, np.ndarray], of_ones: np.ndarray | None
+    got: np.ndarray,
+    want: np.ndarray,
+    others: Mapping[str, np.ndarray],
+    parts: Mapping[str, np.ndarray],
 ) -> Iterator[tuple[str, np.ndarray]]:
     yield "the sign: it is the right gradient times −1", -want
     for axes in itertools.permutations(range(want.ndim)) if want.ndim <= 4 else ():
@@ -118,11 +139,17 @@ def _candidates(
         yield f"its mean over axis {axis}", np.broadcast_to(mean, want.shape)
         yield f"its sum over axis {axis}", np.broadcast_to(mean * length, want.shape)
         yield f"without its mean over axis {axis}", want - mean
+        if _misfit(got - got.mean(axis, keepdims=True), want) <= _FITS:
+            yield f"its mean over axis {axis} not taken off", got
     for name, other in others.items():
         if other.shape == want.shape:
             yield f"the gradient of {name}", other
-    if of_ones is not None:
-        yield "the cotangent taken as ones", of_ones
+    for name, part in parts.items():
+        if name == ONES:
+            yield "the cotangent taken as ones", part
+            continue
+        yield f"the cotangent of {name} is dropped", want - part
+        yield f"the sign of what comes from {name}", want - 2 * part
     rounded = want.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
     yield "cut to bfloat16", rounded.view(np.float32).astype(np.float64)
 

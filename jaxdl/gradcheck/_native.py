@@ -21,6 +21,9 @@ from jaxdl.gradcheck._probe import (
 from jaxdl.gradcheck._problem import x64
 from jaxdl.gradcheck._report import Finding
 
+_HALF = 1e-4  # a coarser rounding is that of half precision, where so many digits are not there
+_SAFETY_OF_HALF = 8.0
+
 
 def contract(case: Case) -> Iterator[Finding]:
     """Gradients have the structure, shapes and dtypes of their arguments."""
@@ -157,7 +160,12 @@ def precision(case: Case) -> Iterator[Finding]:
     problem, names = case.problem, case.problem.input_names
     if all(x.dtype == jnp.float64 for x in problem.inputs):
         return
-    weights = cotangents(case.rng(14), jax.eval_shape(problem.outputs, *problem.inputs))
+    shapes = jax.eval_shape(problem.outputs, *problem.inputs)
+    weights = [
+        # with all digits: what a cast on the way cuts off must be there
+        jnp.asarray(np.asarray(w, np.float64) * case.rng(22, i).uniform(0.9, 1.1, w.shape), w.dtype)
+        for i, w in enumerate(cotangents(case.rng(14), shapes))
+    ]
     mine = to_numpy(jax.jit(backward_of(problem.outputs))(problem.inputs, weights))
     plain = to_numpy(jax.jit(case.probe.truth)(problem.inputs, weights))
     rounding = max(eps(a.dtype) for a in (*problem.inputs, *weights))
@@ -178,7 +186,7 @@ def precision(case: Case) -> Iterator[Finding]:
     for leaf, name in enumerate(names):
         t, size = truth[leaf], np.sqrt(np.mean(truth[leaf] ** 2))
         autodiff = np.abs(plain[leaf] - t)
-        allowed = SAFETY * (
+        allowed = (SAFETY if rounding < _HALF else _SAFETY_OF_HALF) * (
             moved[leaf] + np.sqrt(np.mean(moved[leaf] ** 2)) + rounding * (np.abs(t) + size)
         ) + 8 * (
             np.nan_to_num(autodiff, nan=np.inf, posinf=np.inf)
@@ -200,4 +208,14 @@ def precision(case: Case) -> Iterator[Finding]:
             f"place of a typical entry from the float64 truth, autodiff {other:.3g}; "
             f"{int(off.sum())} of {off.size} entries are beyond what rounding explains",
             figures={"rule_ulps": worst, "autodiff_ulps": other},
+            diagnosis=_digits(mine[leaf], plain[leaf]) if off.any() else "",
         )  # fmt: skip
+
+
+def _digits(mine: np.ndarray, plain: np.ndarray) -> str:
+    """The shorter float type that every entry of the rule's gradient fits into, if any."""
+    for dtype in (jnp.bfloat16, jnp.float16):
+        short, long = (bool(np.all(a.astype(dtype).astype(a.dtype) == a)) for a in (mine, plain))
+        if short and not long:
+            return f"it has the digits of {np.dtype(dtype).name} only"
+    return ""

@@ -34,8 +34,14 @@ class Oracle:
 
 
 def narrow(jaxpr: Any) -> list[str]:
-    """The primitives in it that float64 does not reach."""
-    return sorted({eqn.primitive.name for eqn in _strip.equations(jaxpr)} & set(_NARROW))
+    """The primitives in it that float64 does not reach; kernels that are interpreted it does."""
+    return sorted(
+        {
+            eqn.primitive.name
+            for eqn in _strip.equations(jaxpr)
+            if eqn.primitive.name in _NARROW and not eqn.params.get("interpret")
+        }
+    )
 
 
 def choose(

@@ -95,11 +95,14 @@ def resized(
     they may index.
     """
     old = [length_of(problem, group) for group in groups]
-    of_axis = {axis: n for group, n in zip(groups, lengths, strict=True) for axis in group}
+    of_axis: dict[Axis, int] = {}
+    for group, length in zip(groups, lengths, strict=True):
+        of_axis |= {axis: length for axis in group}
     leaves = list(problem.leaves)
     for leaf in {leaf for leaf, _ in of_axis}:
         x = np.asarray(leaves[leaf])
-        chosen = [np.arange(of_axis.get((leaf, a), n)) % n for a, n in enumerate(x.shape)]
+        new = [of_axis.get((leaf, axis), n) for axis, n in enumerate(x.shape)]
+        chosen = [np.arange(m) % n for m, n in zip(new, x.shape, strict=True)]
         values = x[np.ix_(*chosen)]
         if leaf in problem.wrt:
             varied = np.asarray(values, np.float64) * (1 + direction(rng, values.shape) / 4)

@@ -172,23 +172,25 @@ def _side(
 
     Close by, on all sides, the reference is smooth. Every entry of the rule's gradient must lie
     between those found there; and wherever a sum along an axis, or of all entries, is the same on
-    all sides, it must be that: of two equal maxima each may get everything, but not both.
+    all sides, it must be that: of two equal maxima each may get everything, but not both. So it
+    must be for the sum with the gradient of another argument of the same shape.
     """
     got, want = found.got[leaf], found.want[leaf]
     sizes = [scale_of(x) * NEAR for x in inputs]
 
-    def close_by(step: np.ndarray) -> np.ndarray:
+    def close_by(step: np.ndarray) -> list[np.ndarray]:
         moved = [
             np.asarray(x, np.float64) + size * 2.0**-6 * direction(rng, x.shape)
             for x, size in zip(inputs, sizes, strict=True)
         ]
         moved[leaf] = moved[leaf] + sizes[leaf] * step
         arrays = [jnp.asarray(m, x.dtype) for m, x in zip(moved, inputs, strict=True)]
-        return probe.gradients(arrays, found.weights)[1][leaf]
+        return probe.gradients(arrays, found.weights)[1]
 
     steps = [direction(rng, got.shape) for _ in range(_SIDES)]
-    sides = [close_by(sign * u) for u in steps for sign in (1.0, -1.0)]
-    sides = [side for side in sides if np.all(np.isfinite(side))]
+    whole = [close_by(sign * u) for u in steps for sign in (1.0, -1.0)]
+    whole = [side for side in whole if all(np.all(np.isfinite(part)) for part in side)]
+    sides = [side[leaf] for side in whole]
     if not sides:
         return None
     size = np.abs(want) + np.sqrt(np.mean(np.square(sides))) + np.finfo(np.float64).tiny
@@ -199,7 +201,7 @@ def _side(
     for index in np.argwhere(outside)[:_LOOKED_AT]:  # perhaps it was never on the right side
         only = np.zeros(got.shape)
         only[tuple(index)] = 2.0
-        sides += [close_by(only), close_by(-only)]
+        sides += [close_by(only)[leaf], close_by(-only)[leaf]]
     outside = _outside(got, sides, slack)
     looked_at = np.argwhere(outside)[:_LOOKED_AT]
     if len(looked_at):
@@ -216,6 +218,18 @@ def _side(
             i = tuple(int(k) for k in np.argwhere(off)[0])
             mine, theirs = np.sum(got, axis=axis)[i], sums[0][i]
             return f"its sum over {where} is {mine:.6g}, on all sides of the kink {theirs:.6g}"
+    for other, mine in enumerate(found.got):
+        if other == leaf or mine.shape != got.shape:
+            continue
+        sums = np.array([side[leaf] + side[other] for side in whole])
+        same = np.ptp(sums, axis=0) <= 2 * slack
+        off = same & ~(np.abs(got + mine - sums[0]) <= 2 * slack)
+        if np.any(off):
+            i = tuple(int(k) for k in np.argwhere(off)[0])
+            return (
+                f"entry {i} and that of another argument add up to {(got + mine)[i]:.6g}, on all "
+                f"sides of the kink to {sums[0][i]:.6g}"
+            )
     return ""
 
 

@@ -40,8 +40,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return  # a worker of pytest-xdist writes no files
     for option in ("--gradcheck-json", "--gradcheck-html"):
-        if config.getoption(option):
-            path = Path(config.getoption(option)).absolute()  # a test may leave the folder
+        given = config.getoption(option)
+        if given:
+            path = Path(given).absolute()  # a test may leave the folder
             why = unwritable(path)
             if why:
                 raise pytest.UsageError(
@@ -121,9 +122,13 @@ def pytest_terminal_summary(
     told = ", ".join(f"{n} {outcome}" for outcome, n in counts.items())
     power = _report.weakest((report.function, report) for report in reports)
     color = "red" if counts["fail"] else "yellow" if counts["inconclusive"] else "green"
-    what = f"{len(reports)} check{'' if len(reports) == 1 else 's'} of {functions} function{'' if functions == 1 else 's'}"
+    what = f"{_count(len(reports), 'check')} of {_count(functions, 'function')}"
     line = f"gradcheck: {what} ({told}); weakest power {power}"
     terminalreporter.write_line(line, **{color: True})
     for path in config.stash[_FILES].values():
         terminalreporter.write_line(f"gradcheck: wrote {path}")
     return outcome
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
