@@ -193,8 +193,11 @@ def precision(case: Case) -> Iterator[Finding]:
             + np.sqrt(np.mean(np.nan_to_num(autodiff) ** 2))
         )
         error = np.abs(mine[leaf] - t)
-        if size <= 10 * floors[leaf] / exact_rounding * rounding:
-            allowed = allowed + floors[leaf] / exact_rounding * rounding  # of what cancels
+        cancels = floors[leaf] / exact_rounding * rounding  # rounding of a gradient of zero
+        if rounding >= _HALF:
+            cancels /= SAFETY  # of which too much is nothing seen
+        if size <= 10 * cancels:
+            allowed = allowed + cancels
         off = ~(error <= allowed) & np.isfinite(t) & ~kinked[leaf]
         worst = float(np.nan_to_num(error, nan=np.inf).max(initial=0)) / max(
             size * rounding, 1e-300

@@ -101,7 +101,7 @@ def resized(
     leaves = list(problem.leaves)
     for leaf in {leaf for leaf, _ in of_axis}:
         x = np.asarray(leaves[leaf])
-        new = [of_axis.get((leaf, axis), n) for axis, n in enumerate(x.shape)]
+        new: list[Any] = [of_axis.get((leaf, axis), n) for axis, n in enumerate(x.shape)]
         chosen = [np.arange(m) % n for m, n in zip(new, x.shape, strict=True)]
         values = x[np.ix_(*chosen)]
         if leaf in problem.wrt:
