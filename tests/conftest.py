@@ -8,6 +8,9 @@
   compiling is most of its time, so that machine code is not optimised.
 """
 
+import resource
+from pathlib import Path
+
 import hypothesis
 import jax
 import pytest
@@ -41,3 +44,19 @@ def pytest_collection_modifyitems(items):
         name = getattr(case, "name", None)
         place[item] = 0 if name is None else place.setdefault(name, len(place) + 1)
     items.sort(key=place.__getitem__)
+
+
+MOST_GROWTH = 2**30
+"""Bytes by which a worker may grow before it lets go of compiled programs."""
+_held = {"bytes": 2 * MOST_GROWTH}
+
+
+def pytest_runtest_teardown():
+    """Thousands of small compiled programs add up: they are dropped before memory runs out."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():  # only Linux tells
+        return
+    held = int(statm.read_text().split()[1]) * resource.getpagesize()
+    if held > _held["bytes"] + MOST_GROWTH:
+        jax.clear_caches()
+        _held["bytes"] = held

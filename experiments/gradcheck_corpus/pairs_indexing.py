@@ -121,7 +121,7 @@ def _written(x, y, start):
 
 def _written_with(cleared=True, at=lambda start: start):
     def bwd(x, y, start, g):
-        dx = lax.dynamic_update_slice_in_dim(g, 0 * y, start, 0) if cleared else g
+        dx = lax.dynamic_update_slice_in_dim(g, jnp.zeros_like(y), start, 0) if cleared else g
         return dx, lax.dynamic_slice_in_dim(g, at(start), len(y)), None
 
     return kept(_written, bwd)
