@@ -44,7 +44,7 @@ def dot_test(
     Args:
       f: any function of arrays that JAX can trace.
       *args: its arguments; all floating-point leaves are moved at once.
-      ref: a function of the same meaning, in place of f without its rules.
+      ref: a function of the same meaning, in place of f; its rules are taken out too.
       kwargs: its keyword arguments.
       seed: of the cotangent w and the direction u.
 
@@ -61,8 +61,8 @@ def dot_test(
         u = [jnp.asarray(direction(rng, x.shape), x.dtype) for x in inputs]
         plain = _strip.strip(working.outputs)
         if ref is not None:
-            plain = Problem(ref, problem.structure, working.leaves, problem.names,
-                            problem.wrt).outputs  # fmt: skip
+            other = Problem(ref, problem.structure, working.leaves, problem.names, problem.wrt)
+            plain = _strip.strip(other.outputs)
         probe = Probe(working.outputs, backward_of(plain))
         gradient = probe.gradients(inputs, weights)[0]
         moved = to_numpy(jax.jit(lambda x, t: jax.jvp(plain, x, t)[1])(tuple(inputs), tuple(u)))

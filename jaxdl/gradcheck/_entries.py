@@ -17,6 +17,7 @@ from jaxdl.gradcheck._draw import cotangents, direction
 from jaxdl.gradcheck._probe import (
     SAFETY,
     Comparison,
+    scale_of,
     to_numpy,
 )
 from jaxdl.gradcheck._report import Finding, error_map
@@ -167,24 +168,44 @@ def differences(case: Case, sample: str = "given") -> Iterator[Finding]:
             gradient = case.probe.gradients(inputs, weights)[0][leaf]
             if i == 0:  # along the gradient itself nothing cancels
                 u = np.abs(u) * np.where(gradient < 0, -1.0, 1.0)
-            mine, found = (
-                float(np.vdot(gradient, u)),
-                slope_along(case.probe, inputs, weights, leaf, u),
-            )
-            size = float(np.vdot(np.abs(gradient), np.abs(u)))
-            slack = 4 * found.error + 1e3 * case.probe.rounding(inputs, weights) * size
-            figures = {"rule": mine, "differences": found.value, "error": found.error}
-            text = f"slope {mine:.9g}, by finite differences {found.value:.9g} ± {found.error:.1g}"
-            if np.isfinite(found.value) and abs(mine - found.value) <= slack:
-                relative = slack / max(abs(found.value), np.finfo(float).tiny)
-                case.power[name] = min(case.power.get(name, np.inf), relative)
-                # other directions may be those along which the gradient cancels
-                outcome = "inconclusive" if i == 0 and relative >= BLIND else "pass"
-            else:
-                outcome = (
-                    "fail"
-                    if np.isfinite(found.error) and found.error < 0.1 * abs(mine - found.value)
-                    else "inconclusive"
-                )
-            yield Finding("differences", outcome, sample, name, (), text, figures,
-                          replay=case.replay())  # fmt: skip
+            finding = _by_differences(case, inputs, weights, leaf, gradient, u, None)
+            if finding.outcome != "pass":  # entries of all sizes need steps of all sizes
+                x = np.abs(np.asarray(inputs[leaf], np.float64))
+                each = u * np.where(x == 0, scale_of(inputs[leaf]), x)
+                again = _by_differences(case, inputs, weights, leaf, gradient, each, 1.0)
+                finding = again if again.outcome == "pass" else finding
+            slopes = (finding.figures["rule"], finding.figures["differences"])
+            zero = max(map(abs, slopes)) <= case.probe.floors(inputs, weights)[leaf]
+            if finding.outcome == "pass" and not zero:  # where it is zero no error can be relative
+                seen = finding.figures["power"]
+                case.power[name] = min(case.power.get(name, np.inf), seen)
+                if i == 0 and seen >= BLIND:  # other directions may be those along which it cancels
+                    finding = replace(finding, outcome="inconclusive")
+            yield replace(finding, sample=sample)
+
+
+def _by_differences(
+    case: Case,
+    inputs: Sequence[Any],
+    weights: Sequence[Any],
+    leaf: int,
+    gradient: np.ndarray,
+    u: np.ndarray,
+    scale: float | None,
+) -> Finding:
+    """The slope of a gradient along u against that of f."""
+    mine = float(np.vdot(gradient, u))
+    found = slope_along(case.probe, inputs, weights, leaf, u, scale)
+    size = float(np.vdot(np.abs(gradient), np.abs(u)))
+    slack = 4 * found.error + 1e3 * case.probe.rounding(inputs, weights) * size
+    off = abs(mine - found.value)
+    figures = {"rule": mine, "differences": found.value, "error": found.error}
+    outcome = "inconclusive"
+    if np.isfinite(found.value) and off <= slack:
+        outcome = "pass"
+        figures["power"] = slack / max(abs(found.value), float(np.finfo(np.float64).tiny))
+    elif np.isfinite(found.error) and found.error < 0.1 * off:
+        outcome = "fail"
+    text = f"slope {mine:.9g}, by finite differences {found.value:.9g} ± {found.error:.1g}"
+    return Finding("differences", outcome, leaf=case.problem.input_names[leaf], text=text,
+                   figures=figures, replay=case.replay())  # fmt: skip

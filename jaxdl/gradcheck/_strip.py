@@ -51,16 +51,19 @@ def equations(jaxpr: Any) -> Iterator[Any]:
 def is_foreign_rule(eqn: Any) -> bool:
     """Whether an equation calls a custom rule that is not JAX's own.
 
-    JAX's own are those of which function and rule were both written in its files.
+    JAX's own are those of which function and rule were both written in its files; but what it wraps
+    for `jax.custom_gradient`, which it does not use itself, is the user's.
     """
     if eqn.primitive.name not in RULES:
         return False
     files = list(_files(eqn))
-    return not files or not all(file.startswith(_HOME) for file in files)
+    if not files or files[0].endswith("custom_derivatives.py"):
+        return True
+    return not all(file.startswith(_HOME) for file in files)
 
 
 def _files(eqn: Any) -> Iterator[str]:
-    """Where the function under a rule, and the rule, were written."""
+    """Where the function under a rule (first), and the rule, were written."""
     parts = [_open(jaxpr) for jaxpr in inner_jaxprs(eqn)] + list(eqn.params.values())
     for part in parts:
         info = getattr(part, "debug_info", None)

@@ -53,12 +53,21 @@ def along(
 
 
 def slope_along(
-    probe: Probe, inputs: Sequence[Any], weights: Sequence[Any], leaf: int, u: np.ndarray
+    probe: Probe,
+    inputs: Sequence[Any],
+    weights: Sequence[Any],
+    leaf: int,
+    u: np.ndarray,
+    scale: float | None = None,
 ) -> Slope:
-    """d/dt ⟨weights, f(x + t·u)⟩ with u in one leaf, by finite differences."""
+    """d/dt ⟨weights, f(x + t·u)⟩ with u in one leaf, by finite differences.
+
+    Steps are relative to the scale, by default the size of the leaf's entries.
+    """
     rounding = probe.rounding(inputs, [jnp.asarray(w) for w in weights])
     g = along(probe, inputs, weights, leaf, u)
-    return slope(g, scale_of(np.asarray(inputs[leaf], np.float64)), rounding)
+    size = scale_of(np.asarray(inputs[leaf], np.float64)) if scale is None else scale
+    return slope(g, size, rounding)
 
 
 def vote(probe: Probe, inputs: Sequence[Any], found: Comparison, leaf: int, seed: int) -> Verdict:
@@ -119,6 +128,9 @@ def _kink(
     probe: Probe, inputs: Sequence[Any], found: Comparison, leaf: int, rng: np.random.Generator
 ) -> str | None:
     """As `_side`, for outputs one at a time: each may be on another side of its kink."""
+    wrong = found.wrong()[leaf]
+    if np.any(np.isnan(found.want[leaf][wrong])):  # zero times it is NaN too: no output is alone
+        return _side(probe, inputs, found, leaf, rng)
     reasons = []
     for weights in _single_outputs(probe, inputs, found, leaf, rng):
         got, want = probe.gradients(inputs, weights)
@@ -193,7 +205,9 @@ def _side(
     sides = [side[leaf] for side in whole]
     if not sides:
         return None
-    size = np.abs(want) + np.sqrt(np.mean(np.square(sides))) + np.finfo(np.float64).tiny
+    size = (
+        np.abs(np.nan_to_num(want)) + np.sqrt(np.mean(np.square(sides))) + np.finfo(np.float64).tiny
+    )
     slack = BAND * np.where(np.isfinite(size), size, 0)
     if not np.any(np.ptp(sides, axis=0) > slack):
         return None
