@@ -39,7 +39,8 @@ class Mistake:
     f: Rule
     leaf: str = "args[0]"
     """The path at which every leaf begins whose gradient is wrong; '' where no leaf is: the output
-    is, or it depends on how the function is called."""
+    is, or the gradient's own derivative by the cotangent, or JAX gives none at all, or it depends
+    on how the function is called."""
     diagnosis: str | None = None
     """A piece of the sentence that names the mistake, as a regular expression; None where no
     transform of the right gradient gives the wrong one."""

@@ -205,7 +205,7 @@ def _scaled_by_held(x):
 SCALED = Pair(
     "divided by its largest square", _scaled_inside, normals((8,)),
     {
-        "closes over a traced value": Mistake(_scaled_outside, "args[0]", "closed-over|[Tt]racer"),
+        "closes over a traced value": Mistake(_scaled_outside, "", "closed-over|[Tt]racer"),
         "divisor held constant": Mistake(_scaled_by_held),
     },
 )  # fmt: skip

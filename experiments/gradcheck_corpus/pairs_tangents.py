@@ -106,8 +106,8 @@ ARCTAN = Pair(
             of(jnp.arctan, lambda x, g: g * _slope_wrong(x)), diagnosis=_TWICE, source="jax#34353"
         ),
         "slope of the cotangent stopped": Mistake(
-            of(jnp.arctan, lambda x, g: lax.stop_gradient(g) / (1 + x * x)),
-            diagnosis=_TWICE,
+            of(jnp.arctan, lambda x, g: lax.stop_gradient(g) / (1 + x * x)), "",
+            _TWICE,
         ),
     },
 )  # fmt: skip

@@ -100,7 +100,11 @@ def transforms(case: Case) -> Iterator[Finding]:
 
 
 def second_order(case: Case) -> Iterator[Finding]:
-    """The gradient's own derivative along a direction, against that of the reference."""
+    """The gradient's own derivative along a direction, against that of the reference.
+
+    By the arguments, and by the cotangent, of which the gradient is a linear function: a rule that
+    holds its cotangent constant is right once and wrong in every Hessian.
+    """
     if case.wrong:
         yield Finding("second order", "skipped", text="the gradient itself is wrong")
         return
@@ -110,8 +114,9 @@ def second_order(case: Case) -> Iterator[Finding]:
 
     def along(backward: Any) -> Callable[[list[Any]], list[Any]]:
         def second(inputs: list[Any]) -> list[Any]:
-            outputs, vjp = jax.vjp(lambda *x: backward(list(x), weights), *inputs)
-            return list(vjp([v.astype(o.dtype) for v, o in zip(u, outputs, strict=True)]))
+            outputs, vjp = jax.vjp(backward, list(inputs), list(weights))
+            of_both = vjp([v.astype(o.dtype) for v, o in zip(u, outputs, strict=True)])
+            return [derivative for part in of_both for derivative in part]
 
         return jax.jit(second)
 
@@ -125,7 +130,9 @@ def second_order(case: Case) -> Iterator[Finding]:
     near = [to_numpy(truth(close_by(inputs, case.rng(20, i)))) for i in range(4)]
     sides = [jumps(w, [n[i] for n in near]) for i, w in enumerate(want)]
     rounding, floors = case.probe.rounding(inputs, weights), case.probe.floors(inputs, weights)
-    names, how = case.problem.input_names, "differentiated a second time"
+    names, how = list(case.problem.input_names), "differentiated a second time"
+    names += [f"the cotangent of output {i}" for i in range(len(weights))]
+    floors = [*floors, *[sum(floors)] * len(weights)]
     for name, a, b, floor, jump in zip(names, got, want, floors, sides, strict=True):
         if jump.all():
             yield Finding("second order", "skipped", leaf=name, text=f"{name}: it jumps close by")

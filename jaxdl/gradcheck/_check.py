@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -241,7 +242,19 @@ def _refused_by_jax(problem: Problem, rules: list[str]) -> Finding | None:
         jax.eval_shape(backward_of(plain), problem.inputs, weights)
     except Exception:
         return None  # not the rule's doing, or not to be told
-    return Finding("contract", "fail", text=f"JAX refuses what the rule returns: {why}")
+    leaf = _refused_leaf(problem, why)
+    return Finding("contract", "fail", leaf=leaf, text=f"JAX refuses what the rule returns: {why}")
+
+
+def _refused_leaf(problem: Problem, why: str) -> str:
+    """The leaf that JAX's message is about, where f takes what its rule takes; else ''."""
+    place = re.search(r"at output((?:\[[^]]*\])+) .* input of type (\S+?\])", why)
+    if place is None:
+        return ""
+    for name, x in zip(problem.input_names, problem.inputs, strict=True):
+        if (name, jax.typeof(x).str_short()) == (f"args{place[1]}", place[2]):
+            return name
+    return ""
 
 
 def _has_float64(problem: Problem, truth: Any, narrow: list[str], notes: list[str]) -> bool:

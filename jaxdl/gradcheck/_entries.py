@@ -14,6 +14,7 @@ import numpy as np
 from jaxdl.gradcheck import _locate
 from jaxdl.gradcheck._case import BLIND, Case, stress_points
 from jaxdl.gradcheck._draw import cotangents, direction
+from jaxdl.gradcheck._held import held_points
 from jaxdl.gradcheck._probe import (
     SAFETY,
     Comparison,
@@ -146,42 +147,76 @@ def _diagnosis(case: Case, inputs: list[Any], found: Comparison, leaf: int) -> s
 def stress(case: Case) -> Iterator[Finding]:
     """The check 'dot' at points derived from the given ones, where rules tend to go wrong."""
     for sample, inputs in stress_points(case.problem.inputs, case.rng(13)):
+        if _finite(case, inputs):
+            for finding in dot(case, sample, inputs):
+                yield replace(finding, name="stress")
+    for sample, problem in held_points(case.problem, case.rng(38)):
+        other = case.again(problem)
+        other.sizes = case.sizes
+        if _finite(other, problem.inputs):
+            for finding in dot(other, sample):
+                yield replace(finding, name="stress")
+
+
+def _finite(case: Case, inputs: Sequence[Any]) -> bool:
+    """Whether these arguments lie in the domain of f."""
+    try:
         y = case.probe.value(*case.at(inputs))
-        if not all(np.all(np.isfinite(a)) for a in to_numpy(y)):
-            continue  # outside the domain of f
-        for finding in dot(case, sample, inputs):
-            yield replace(finding, name="stress")
+    except Exception:
+        return False
+    return all(np.all(np.isfinite(a)) for a in to_numpy(y))
 
 
 def differences(case: Case, sample: str = "given") -> Iterator[Finding]:
     """Each argument's gradient along random directions, against finite differences of f itself.
 
-    The only judge where there is no primal to strip, else not needed: it sees less.
+    The only judge where there is no primal to strip, else not needed: it sees less. Entries that
+    lie on kinks are looked at close by, where f is smooth.
     """
-    inputs = case.at(case.problem.inputs)
+    given = case.at(case.problem.inputs)
+    rng = case.rng(10)
+    weights = cotangents(rng, jax.eval_shape(case.probe.f, *given))
+    kinked = case.probe.kinked(given, weights, rng)
+    aside = [
+        jnp.asarray(x + 2.0**-6 * scale_of(x) * direction(rng, x.shape), x.dtype) for x in given
+    ]
     for leaf, name in enumerate(case.problem.input_names):
-        for i in range(_COTANGENTS):
-            rng = case.rng(10, leaf, i)
-            weights = cotangents(rng, jax.eval_shape(case.probe.f, *inputs))
-            kinked = case.probe.kinked(inputs, weights, rng)[leaf]
-            u = np.where(kinked, 0.0, direction(rng, inputs[leaf].shape))
-            gradient = case.probe.gradients(inputs, weights)[0][leaf]
-            if i == 0:  # along the gradient itself nothing cancels
-                u = np.abs(u) * np.where(gradient < 0, -1.0, 1.0)
-            finding = _by_differences(case, inputs, weights, leaf, gradient, u, None)
-            if finding.outcome != "pass":  # entries of all sizes need steps of all sizes
-                x = np.abs(np.asarray(inputs[leaf], np.float64))
-                each = u * np.where(x == 0, scale_of(inputs[leaf]), x)
-                again = _by_differences(case, inputs, weights, leaf, gradient, each, 1.0)
-                finding = again if again.outcome == "pass" else finding
-            slopes = (finding.figures["rule"], finding.figures["differences"])
-            zero = max(map(abs, slopes)) <= case.probe.floors(inputs, weights)[leaf]
-            if finding.outcome == "pass" and not zero:  # where it is zero no error can be relative
-                seen = finding.figures["power"]
-                case.power[name] = min(case.power.get(name, np.inf), seen)
-                if i == 0 and seen >= BLIND:  # other directions may be those along which it cancels
-                    finding = replace(finding, outcome="inconclusive")
-            yield replace(finding, sample=sample)
+        if not kinked[leaf].all():
+            yield from _along_directions(case, sample, given, leaf)
+        if kinked[leaf].any():
+            count, size = int(kinked[leaf].sum()), kinked[leaf].size
+            case.notes.append(
+                f"{name}: {count} of {size} entries lie on kinks of f; they were checked close by"
+            )
+            yield from _along_directions(case, f"{sample}, beside the kinks", aside, leaf)
+
+
+def _along_directions(
+    case: Case, sample: str, inputs: Sequence[Any], leaf: int
+) -> Iterator[Finding]:
+    name = case.problem.input_names[leaf]
+    for i in range(_COTANGENTS):
+        rng = case.rng(10, leaf, i)
+        weights = cotangents(rng, jax.eval_shape(case.probe.f, *inputs))
+        kinked = case.probe.kinked(inputs, weights, rng)[leaf]
+        u = np.where(kinked, 0.0, direction(rng, inputs[leaf].shape))
+        gradient = case.probe.gradients(inputs, weights)[0][leaf]
+        if i == 0:  # along the gradient itself nothing cancels
+            u = np.abs(u) * np.where(gradient < 0, -1.0, 1.0)
+        finding = _by_differences(case, inputs, weights, leaf, gradient, u, None)
+        if finding.outcome != "pass":  # entries of all sizes need steps of all sizes
+            x = np.abs(np.asarray(inputs[leaf], np.float64))
+            each = u * np.where(x == 0, scale_of(inputs[leaf]), x)
+            again = _by_differences(case, inputs, weights, leaf, gradient, each, 1.0)
+            finding = again if again.outcome == "pass" else finding
+        slopes = (finding.figures["rule"], finding.figures["differences"])
+        zero = max(map(abs, slopes)) <= case.probe.floors(inputs, weights)[leaf]
+        if finding.outcome == "pass" and not zero:  # where it is zero no error can be relative
+            seen = finding.figures["power"]
+            case.power[name] = min(case.power.get(name, np.inf), seen)
+            if i == 0 and seen >= BLIND:  # other directions may be those along which it cancels
+                finding = replace(finding, outcome="inconclusive")
+        yield replace(finding, sample=sample)
 
 
 def _by_differences(

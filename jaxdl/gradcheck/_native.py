@@ -217,6 +217,8 @@ def precision(case: Case) -> Iterator[Finding]:
 
 def _digits(mine: np.ndarray, plain: np.ndarray) -> str:
     """The shorter float type that every entry of the rule's gradient fits into, if any."""
+    if not np.any(mine):
+        return ""
     for dtype in (jnp.bfloat16, jnp.float16):
         short, long = (bool(np.all(a.astype(dtype).astype(a.dtype) == a)) for a in (mine, plain))
         if short and not long:

@@ -116,18 +116,23 @@ def resized(
     return replace(problem, leaves=leaves)
 
 
-def _other_lengths(lengths: Sequence[int]) -> Iterator[tuple[list[int], int | None]]:
-    """Lengths beside powers of two, pairwise distinct; and each of a few set to 1."""
-    for side in (1, -1):
+def _other_lengths(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Lengths beside powers of two, pairwise distinct; and each of a few set to 1.
+
+    One above a power is odd; below it the length is even where the given one is odd, so that every
+    axis has both parities.
+    """
+    for above in (True, False):
         found: list[int] = []
         for n in lengths:
-            power = 1 << (n - 1).bit_length()
+            power = max(4, 1 << (n - 1).bit_length())
+            side = 1 if above else -1 - n % 2
             while (m := power + side) in (*found, *lengths, 1):
                 power *= 2
             found.append(m)
-        yield found, None
+        yield found
     for i in range(min(len(lengths), _MOST_ONES)):
-        yield [1 if j == i else n for j, n in enumerate(lengths)], i
+        yield [1 if j == i else n for j, n in enumerate(lengths)]
 
 
 def _entries(problem: Problem) -> int:
@@ -140,7 +145,7 @@ def shapes(case: Case) -> Iterator[Finding]:
     groups = dimensions(problem)
     lengths = [length_of(problem, group) for group in groups]
     tried = False
-    for number, (others, _) in enumerate(_other_lengths(lengths) if groups else ()):
+    for number, others in enumerate(_other_lengths(lengths) if groups else ()):
         if np.prod([n / o for n, o in zip(others, lengths, strict=True)]) * _entries(problem) > max(
             _MOST_ENTRIES, _entries(problem)
         ):
@@ -149,9 +154,10 @@ def shapes(case: Case) -> Iterator[Finding]:
         try:
             again = case.again(moved)
             y = again.probe.value(*again.at(moved.inputs))
-            jax.eval_shape(again.probe.rule, again.at(moved.inputs), y)
+            for backward in (again.probe.rule, again.probe.truth):
+                jax.eval_shape(backward, again.at(moved.inputs), y)
         except Exception:
-            continue  # f, or its rule, refuses these sizes
+            continue  # f, its rule or what it is held against refuses these sizes
         if not all(np.all(np.isfinite(a)) for a in to_numpy(y)):
             continue
         tried = True

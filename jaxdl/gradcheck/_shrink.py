@@ -93,9 +93,9 @@ def of_sizes(findings: Sequence[Finding], case: Case) -> list[Finding]:
         try:
             return _fails(at(lengths))
         except Exception:
-            return False
+            return False  # f refuses them, or its gradient is not to be had at all
 
-    if not _fails(case):  # only stress points or other sizes show it: those are told already
+    if not fails(given):  # only stress points or other sizes show it: those are told already
         return list(findings)
     lengths, border = smallest(
         fails, given, {n: range(1, size + 1) for n, size in given.items()}, _TRIALS

@@ -180,7 +180,7 @@ def _single_outputs(
 def _side(
     probe: Probe, inputs: Sequence[Any], found: Comparison, leaf: int, rng: np.random.Generator
 ) -> str | None:
-    """Why the rule's gradient is none of the generalised one; '' if it is; None without a kink.
+    """Why the rule's gradient is none of the generalised one; '' if it is; None where unknown.
 
     Close by, on all sides, the reference is smooth. Every entry of the rule's gradient must lie
     between those found there; and wherever a sum along an axis, or of all entries, is the same on
@@ -210,7 +210,7 @@ def _side(
     )
     slack = BAND * np.where(np.isfinite(size), size, 0)
     if not np.any(np.ptp(sides, axis=0) > slack):
-        return None
+        return _smooth(probe, inputs, found, leaf, np.mean(sides, axis=0), slack, rng)
     outside = _outside(got, sides, slack)
     for index in np.argwhere(outside)[:_LOOKED_AT]:  # perhaps it was never on the right side
         only = np.zeros(got.shape)
@@ -245,6 +245,33 @@ def _side(
                 f"sides of the kink to {sums[0][i]:.6g}"
             )
     return ""
+
+
+def _smooth(
+    probe: Probe,
+    inputs: Sequence[Any],
+    found: Comparison,
+    leaf: int,
+    limit: np.ndarray,
+    slack: np.ndarray,
+    rng: np.random.Generator,
+) -> str | None:
+    """As `_side` where the reference is the same on all sides and another at this very point.
+
+    There autodiff of the primal may be wrong, as where two branches meet in ``minimum(x, 0)``: if
+    finite differences agree with the sides, those are the derivative.
+    """
+    got = found.got[leaf]
+    u = np.where(found.wrong()[leaf], direction(rng, got.shape), 0.0)
+    off = slope_along(probe, inputs, found.weights, leaf, u)
+    allowed = 4 * off.error + float(np.vdot(slack, np.abs(u)))
+    if not abs(off.value - float(np.vdot(limit, u))) <= allowed:
+        return None
+    outside = _outside(got, [limit], slack)
+    if not outside.any():
+        return ""
+    i = tuple(int(k) for k in np.argwhere(outside)[0])
+    return f"entry {i} is {got[i]:.6g}, on all sides it is {limit[i]:.6g}"
 
 
 def _outside(got: np.ndarray, sides: Sequence[np.ndarray], slack: np.ndarray) -> np.ndarray:
