@@ -10,16 +10,8 @@ import numpy as np
 import pytest
 
 from jaxdl.gradcheck import Finding, Report, write_html
-from jaxdl.gradcheck._report import (
-    blocks,
-    brief,
-    cell_of,
-    error_map,
-    folded,
-    map_shape,
-    painted,
-    weakest,
-)
+from jaxdl.gradcheck._error_map import blocks, cell_of, error_map, map_shape
+from jaxdl.gradcheck._text import brief, folded, painted, weakest
 
 VOID = {"meta", "br", "path", "rect"}
 WANT = np.arange(1.0, 20)
@@ -318,7 +310,6 @@ def test_the_power_of_many_leaves_is_told_briefly():
 def test_few_words():
     assert brief(FAIL) == "dot, args[1]: 2 times the right gradient" and brief(PASS) == ""
     assert brief(OPEN) == "power, args[0]: nothing seen"
-    assert (
-        weakest({"f": FAIL, "g": report([], power={"x": 1e-3})}) == "1e-03, x of g; 1 leaf without"
-    )
-    assert weakest({}) == "none" == weakest({"f": report([], power={})})
+    pairs = [("f", FAIL), ("g", report([], power={"x": 1e-3}))]
+    assert weakest(pairs) == "1e-03, x of g; 1 leaf without"
+    assert weakest([]) == "none" == weakest([("f", report([], power={}))])

@@ -34,10 +34,11 @@ from typing import Any, NoReturn, TextIO
 
 import jax
 
-from jaxdl.gradcheck import GradcheckError, Report, _report, check
+from jaxdl.gradcheck import GradcheckError, Report, check
 from jaxdl.gradcheck._check import _NO_CHECKS
 from jaxdl.gradcheck._html import unwritable, write_html
 from jaxdl.gradcheck._levels import LEVELS
+from jaxdl.gradcheck._text import brief, paint, printable, weakest_power
 
 _WORDS = 60  # letters of the worst finding in the table
 
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Exception as error:  # of f as well: the others are checked all the same
             kind = "" if isinstance(error, GradcheckError) else f"{type(error).__name__}: "
             first = (str(error).splitlines() or [""])[0]
-            not_checked[name] = _report.printable(f"{kind}{first}")
+            not_checked[name] = printable(f"{kind}{first}")
             said = "not checked"
         if len(jobs) > 1:
             print(f"{said}, {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
@@ -154,11 +155,11 @@ def _table(reports: Mapping[str, Report], not_checked: Mapping[str, str], color:
     head = f"{'function':{width}}  {'outcome':12}  weakest power  {'time':>8}  worst finding"
     lines = [f"\x1b[1m{head}\x1b[0m" if color else head]
     for name, report in reports.items():
-        power = _report.weakest_power(report)
+        power = weakest_power(report)
         outcome = f"{report.outcome:12}"
-        said = _report.brief(report)
+        said = brief(report)
         said = said if len(said) <= _WORDS else said[: _WORDS - 1].rstrip() + "…"
-        outcome = _report.paint(outcome, report.outcome) if color else outcome
+        outcome = paint(outcome, report.outcome) if color else outcome
         weakest = "none" if power is None else f"{power:.0e}"
         seconds = f"{report.seconds or 0:.1f} s"
         lines.append(f"{name:{width}}  {outcome}  {weakest:>13}  {seconds:>8}  {said}".rstrip())

@@ -14,6 +14,7 @@ import numpy as np
 from jaxdl.gradcheck import _locate
 from jaxdl.gradcheck._case import BLIND, Case, stress_points
 from jaxdl.gradcheck._draw import cotangents, direction
+from jaxdl.gradcheck._error_map import error_map
 from jaxdl.gradcheck._held import held_points
 from jaxdl.gradcheck._probe import (
     SAFETY,
@@ -21,7 +22,7 @@ from jaxdl.gradcheck._probe import (
     scale_of,
     to_numpy,
 )
-from jaxdl.gradcheck._report import Finding, error_map
+from jaxdl.gradcheck._report import Finding
 from jaxdl.gradcheck._vote import slope_along, vote
 
 _COTANGENTS = 3

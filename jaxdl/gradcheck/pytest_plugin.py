@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from jaxdl.gradcheck import Report, _report, check
+from jaxdl.gradcheck import Report, check
 from jaxdl.gradcheck._html import environment_here, unwritable, write_html
 from jaxdl.gradcheck._levels import LEVELS
+from jaxdl.gradcheck._text import painted, weakest
 
 _REPORTS = pytest.StashKey[list[dict[str, Any]]]()
 _ENVIRONMENT = pytest.StashKey[dict[str, str]]()
@@ -111,7 +112,7 @@ def pytest_terminal_summary(
                 getattr(failed.longrepr, "reprtraceback", None), "reprentries", ()
             ):
                 if getattr(entry, "style", "") == "value":
-                    entry.lines[:] = _report.painted("\n".join(entry.lines)).split("\n")
+                    entry.lines[:] = painted("\n".join(entry.lines)).split("\n")
     outcome = yield
     records = config.stash[_REPORTS]
     if not records:
@@ -120,7 +121,7 @@ def pytest_terminal_summary(
     counts = {o: sum(r.outcome == o for r in reports) for o in ("pass", "fail", "inconclusive")}
     functions = len({report.function for report in reports})
     told = ", ".join(f"{n} {outcome}" for outcome, n in counts.items())
-    power = _report.weakest((report.function, report) for report in reports)
+    power = weakest((report.function, report) for report in reports)
     color = "red" if counts["fail"] else "yellow" if counts["inconclusive"] else "green"
     what = f"{_count(len(reports), 'check')} of {_count(functions, 'function')}"
     line = f"gradcheck: {what} ({told}); weakest power {power}"
