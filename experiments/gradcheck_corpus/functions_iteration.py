@@ -47,8 +47,11 @@ square_root.defvjp(_square_root_fwd, lambda y, g: (g / (2 * y),))
 
 
 def _equilibrium(w, x):
-    """z = tanh(w·z + x), by iteration."""
-    return lax.fori_loop(0, 80, lambda _, z: jnp.tanh(w @ z + x), jnp.zeros_like(x))
+    """z = tanh(w·z + x), by iteration; NaN where that has not come to rest: there is no z."""
+    step = lambda _, z: jnp.tanh(w @ z + x)  # noqa: E731
+    z = lax.fori_loop(0, 80, step, jnp.zeros_like(x))
+    moves = jnp.abs(step(0, z) - z).max()
+    return jnp.where(moves <= 8 * jnp.finfo(z.dtype).eps, z, jnp.nan)
 
 
 def _equilibrium_fwd(w, x):

@@ -34,6 +34,9 @@ def _edge_bwd(g, x):
 
 
 def _mirrored(x):
+    """With fewer rows the mirror image is mirrored again, which the rule does not know."""
+    if x.shape[0] < 3:
+        raise ValueError(f"pad by reflection: x must have at least 3 rows, got {x.shape}")
     return jnp.pad(x, ((2, 2), (0, 0)), mode="reflect")
 
 

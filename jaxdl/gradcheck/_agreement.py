@@ -130,10 +130,15 @@ def second_order(case: Case) -> Iterator[Finding]:
     near = [to_numpy(truth(close_by(inputs, case.rng(20, i)))) for i in range(4)]
     sides = [jumps(w, [n[i] for n in near]) for i, w in enumerate(want)]
     rounding, floors = case.probe.rounding(inputs, weights), case.probe.floors(inputs, weights)
+    held = case.holds_back()
     names, how = list(case.problem.input_names), "differentiated a second time"
     names += [f"the cotangent of output {i}" for i in range(len(weights))]
     floors = [*floors, *[sum(floors)] * len(weights)]
     for name, a, b, floor, jump in zip(names, got, want, floors, sides, strict=True):
+        if held and name in case.problem.input_names and not np.any(b):
+            why = f"{name}: stop_gradient in f holds it back"
+            yield Finding("second order", "skipped", leaf=name, text=why)
+            continue
         if jump.all():
             yield Finding("second order", "skipped", leaf=name, text=f"{name}: it jumps close by")
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdl.gradcheck import _strip
 from jaxdl.gradcheck._draw import cotangents
 from jaxdl.gradcheck._probe import Probe
 from jaxdl.gradcheck._problem import Problem
 from jaxdl.gradcheck._report import Finding
 
+_SORTED = 4  # entries: fewer are often in order by chance
 BLIND = 1e-2  # a relative error that must be seen, or the check has seen nothing
 
 
@@ -28,6 +31,8 @@ class Case:
     """In float64 where that is possible."""
     wide: bool
     """Whether the probe is in float64."""
+    mode: Callable[[], AbstractContextManager[Any]]
+    """The context in which the probe is called."""
     seed: int
     arbiter: bool
     """Whether finite differences vote: not where a rule is meant to differ from the derivative."""
@@ -52,6 +57,11 @@ class Case:
             jnp.asarray(np.asarray(x, np.float64), d) for x, d in zip(inputs, dtypes, strict=True)
         ]
 
+    def holds_back(self) -> bool:
+        """Whether f has a `stop_gradient` in it."""
+        jaxpr = jax.make_jaxpr(self.problem.outputs)(*self.problem.inputs)
+        return any(eqn.primitive.name == "stop_gradient" for eqn in _strip.equations(jaxpr))
+
     def constant(self, leaf: int) -> bool:
         """Whether a leaf's gradient is zero to rounding, here and elsewhere: f does not feel it."""
         points = [self.problem.inputs]
@@ -74,21 +84,35 @@ class Case:
 def stress_points(
     inputs: Sequence[Any], rng: np.random.Generator
 ) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Zeros, ties, equal extremes, large and small entries, other signs: by name."""
+    """Zeros, ties, equal extremes, large and small entries, other signs: by name.
+
+    What is sorted stays so: knots, edges of bins.
+    """
     given = [np.asarray(x, np.float64) for x in inputs]
-    yield "zeros", [np.where(rng.random(x.shape) < 0.5, 0.0, x) for x in given]
-    yield "ties", [np.round(2 * x) / 2 for x in given]
-    yield "equal extremes", [np.clip(x, *np.quantile(x, [0.35, 0.65])) for x in given]
-    yield "times 30", [30 * x for x in given]
-    yield "times 0.001", [1e-3 * x for x in given]
-    yield "other signs", [np.where(rng.random(x.shape) < 0.5, -x, x) for x in given]
-    yield (
-        "fresh",
-        [
+    points = {
+        "zeros": [np.where(rng.random(x.shape) < 0.5, 0.0, x) for x in given],
+        "ties": [np.round(2 * x) / 2 for x in given],
+        "equal extremes": [np.clip(x, *np.quantile(x, [0.35, 0.65])) for x in given],
+        "times 30": [30 * x for x in given],
+        "times 0.001": [1e-3 * x for x in given],
+        "other signs": [np.where(rng.random(x.shape) < 0.5, -x, x) for x in given],
+        "fresh": [
             np.mean(x) + (np.std(x) or abs(np.mean(x)) or 1.0) * rng.normal(size=x.shape)
             for x in given
         ],
-    )
+    }
+    for name, point in points.items():
+        yield name, [kept_sorted(x, drawn) for x, drawn in zip(given, point, strict=True)]
+
+
+def kept_sorted(x: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """What was drawn in place of x, in ascending order if x is, which f may rely on."""
+    if x.ndim == 0 or x.shape[-1] < _SORTED or not np.all(np.diff(np.asarray(x, np.float64)) > 0):
+        return drawn
+    drawn = np.sort(drawn, axis=-1)
+    if np.all(np.diff(drawn) > 0):
+        return drawn
+    return np.asarray(x, np.float64) if drawn.shape == x.shape else drawn
 
 
 def same(

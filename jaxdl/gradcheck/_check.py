@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.gradcheck import _samples, _strip
+from jaxdl.gradcheck._before import float64_mode, must_repeat, refused_by_jax
 from jaxdl.gradcheck._case import BLIND, Case
 from jaxdl.gradcheck._levels import (
     DIFFERENCES,
@@ -23,8 +23,14 @@ from jaxdl.gradcheck._levels import (
     Table,
 )
 from jaxdl.gradcheck._oracle import Reference, choose, narrow
-from jaxdl.gradcheck._probe import SAFETY, Probe, backward_of
-from jaxdl.gradcheck._problem import GradcheckError, Problem, checked_outputs, state, x64
+from jaxdl.gradcheck._probe import SAFETY, Probe
+from jaxdl.gradcheck._problem import (
+    GradcheckError,
+    Problem,
+    checked_outputs,
+    state,
+    x64_with_empty_caches,
+)
 from jaxdl.gradcheck._report import Finding, Report
 from jaxdl.gradcheck._samples import Domain
 from jaxdl.gradcheck._shrink import of_domain, of_sizes
@@ -175,22 +181,23 @@ def _at(
     if dtype is not None:
         problem = problem.at([jnp.asarray(x, dtype) for x in problem.inputs])
     checked_outputs(problem)
-    _repeatable(problem)
+    must_repeat(problem)
     jaxpr = jax.make_jaxpr(problem.outputs)(*problem.inputs)
     rules, notes = _strip.rule_names(jaxpr), []
-    refused = _refused_by_jax(problem, rules)
+    refused = refused_by_jax(problem, rules)
     if refused is not None:
         finding = refused if sample == "given" else _named(refused, sample)
         return Report(problem.name, rules, "the contract alone", asked.level, [finding], {}, notes)
     oracle = choose(problem, asked.ref, asked.expect, rules, notes)
-    wide = _has_float64(problem, oracle.truth, narrow(jaxpr), notes)
+    mode = float64_mode(problem, oracle.truth, narrow(jaxpr), notes)
+    wide = mode is not nullcontext
 
     def case_of(problem: Problem) -> Case:
         working = problem.widened() if wide else problem
         probe = Probe(working.outputs, oracle.truth(working))
-        return Case(problem, probe, wide, asked.seed, asked.expect is None, case_of, notes=notes)
+        arbiter = asked.expect is None
+        return Case(problem, probe, wide, mode, asked.seed, arbiter, case_of, notes=notes)
 
-    mode = x64 if wide else nullcontext
     with mode():
         case = case_of(problem)
     checks = dict(LEVELS[asked.level] if table is None else table)
@@ -221,57 +228,11 @@ def _at(
         notes += _samples.audit(problem)
     else:
         seen = {}
+    if mode is x64_with_empty_caches:
+        jax.clear_caches()  # for whoever calls f in the other mode
     if sample != "given":
         findings = [_named(finding, sample) for finding in findings]
     return Report(problem.name, rules, oracle.name, asked.level, findings, seen, notes)
-
-
-def _refused_by_jax(problem: Problem, rules: list[str]) -> Finding | None:
-    """A failure of the contract if JAX cannot take the gradient, but can without the rules."""
-    if not rules:
-        return None
-    shapes = jax.eval_shape(problem.outputs, *problem.inputs)
-    weights = [jnp.zeros(s.shape, s.dtype) for s in shapes]
-    try:
-        jax.eval_shape(backward_of(problem.outputs), problem.inputs, weights)
-        return None
-    except Exception as error:
-        why = " ".join(str(error).split()) or type(error).__name__
-    try:
-        plain = _strip.strip(problem.outputs)
-        jax.eval_shape(backward_of(plain), problem.inputs, weights)
-    except Exception:
-        return None  # not the rule's doing, or not to be told
-    leaf = _refused_leaf(problem, why)
-    return Finding("contract", "fail", leaf=leaf, text=f"JAX refuses what the rule returns: {why}")
-
-
-def _refused_leaf(problem: Problem, why: str) -> str:
-    """The leaf that JAX's message is about, where f takes what its rule takes; else ''."""
-    place = re.search(r"at output((?:\[[^]]*\])+) .* input of type (\S+?\])", why)
-    if place is None:
-        return ""
-    for name, x in zip(problem.input_names, problem.inputs, strict=True):
-        if (name, jax.typeof(x).str_short()) == (f"args{place[1]}", place[2]):
-            return name
-    return ""
-
-
-def _has_float64(problem: Problem, truth: Any, narrow: list[str], notes: list[str]) -> bool:
-    """Whether f can be computed in float64; if not, the notes say why."""
-    if narrow:
-        notes.append(f"{', '.join(narrow)} has no float64: compared in the given dtypes")
-        return False
-    with x64():
-        try:
-            working = problem.widened()
-            truth(working)
-            jax.eval_shape(working.outputs, *working.inputs)
-        except Exception as error:  # a dtype is written down in f
-            why = (str(error).splitlines() or [type(error).__name__])[0][:100]
-            notes.append(f"{problem.name} has no float64 ({why}): compared in the given dtypes")
-            return False
-    return True
 
 
 def _run(name: str, run: Any, case: Case) -> list[Finding]:
@@ -290,16 +251,6 @@ def _run(name: str, run: Any, case: Case) -> list[Finding]:
         text = f"the check could not be run: {type(error).__name__}: {first}"
         findings.append(Finding(name, "inconclusive", text=text))
     return findings
-
-
-def _repeatable(problem: Problem) -> None:
-    first, second = (problem.outputs(*problem.inputs) for _ in range(2))
-    for i, (a, b) in enumerate(zip(first, second, strict=True)):
-        if not np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True):
-            raise GradcheckError(
-                f"gradcheck: {problem.name} is not deterministic: output {i} differs between two "
-                "calls with the same arguments; hold its random state fixed, e.g. pass a key"
-            )
 
 
 def _named(finding: Finding, sample: str) -> Finding:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -14,7 +13,6 @@ from jaxdl.gradcheck._case import Case, stress_points
 from jaxdl.gradcheck._draw import cotangents
 from jaxdl.gradcheck._precision import eps, jittered
 from jaxdl.gradcheck._probe import backward_of, to_numpy
-from jaxdl.gradcheck._problem import x64
 from jaxdl.gradcheck._report import Finding
 
 _LARGE = 1000.0
@@ -86,7 +84,7 @@ def extremes(case: Case) -> Iterator[Finding]:
 def _exact(case: Case, at: list[Any], weights: list[Any]) -> list[list[np.ndarray]]:
     """The reference gradient in float64 where there is float64, there and a rounding away."""
     rounding = max(eps(x.dtype) for x in at)
-    with x64() if case.wide else nullcontext():
+    with case.mode():
         inputs = case.at(at)
         outputs = jax.eval_shape(case.probe.f, *inputs)
         heavy = [jnp.asarray(np.asarray(w, np.float64), s.dtype)
@@ -97,7 +95,7 @@ def _exact(case: Case, at: list[Any], weights: list[Any]) -> list[list[np.ndarra
 
 def _kinked(case: Case, at: list[Any], weights: list[Any]) -> list[np.ndarray]:
     """Entries at which the reference is another close by."""
-    with x64() if case.wide else nullcontext():
+    with case.mode():
         inputs = case.at(at)
         outputs = jax.eval_shape(case.probe.f, *inputs)
         heavy = [jnp.asarray(np.asarray(w, np.float64), s.dtype)
@@ -107,7 +105,7 @@ def _kinked(case: Case, at: list[Any], weights: list[Any]) -> list[np.ndarray]:
 
 def _entry_by_entry(case: Case) -> set[int]:
     """The leaves of which each entry has to do with one entry of the output alone."""
-    with x64() if case.wide else nullcontext():
+    with case.mode():
         inputs = case.at(case.problem.inputs)
         outputs = jax.eval_shape(case.probe.f, *inputs)
         weights = cotangents(case.rng(35), outputs)

@@ -14,7 +14,6 @@ from jaxdl.gradcheck._draw import cotangents
 from jaxdl.gradcheck._native import precision
 from jaxdl.gradcheck._precision import eps
 from jaxdl.gradcheck._probe import backward_of, to_numpy
-from jaxdl.gradcheck._problem import x64
 from jaxdl.gradcheck._report import Finding
 from jaxdl.gradcheck._shapes import dimensions, length_of, resized
 
@@ -76,7 +75,7 @@ def _errors(case: Case) -> tuple[float, float]:
     weights = cotangents(case.rng(61), jax.eval_shape(problem.outputs, *problem.inputs))
     mine = to_numpy(jax.jit(backward_of(problem.outputs))(problem.inputs, weights))
     plain = to_numpy(jax.jit(case.probe.truth)(problem.inputs, weights))
-    with x64():
+    with case.mode():
         heavy = [jnp.asarray(np.asarray(w, np.float64)) for w in weights]
         truth = case.probe.gradients(case.at(problem.inputs), heavy)[1]
     found = []

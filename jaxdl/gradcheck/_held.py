@@ -1,17 +1,16 @@
 """Other values for the arguments that are held: integers and booleans, within what they promise.
 
 Rules go wrong where an index comes twice, where a group is empty, where nothing or everything is
-masked, and drawn arguments seldom show it. What the given values have in common is taken for a
-promise that f relies on, and kept: that they are a permutation, that they are sorted, that rows
-have no value twice, that they add up to the length of an axis. No value is used that is not given
-but 0.
+masked, and drawn arguments seldom show it. What the given integers have in common is taken for a
+promise that f relies on, and kept: that they are a permutation, that rows have no value twice, that
+they are sizes of groups which fill an axis, that they are sorted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,35 +19,38 @@ import numpy as np
 from jaxdl.gradcheck import _strip
 from jaxdl.gradcheck._problem import Problem
 
+Promise = Literal["permutation", "distinct", "sizes", "sorted", "none"]
+
 
 def held_points(problem: Problem, rng: np.random.Generator) -> Iterator[tuple[str, Problem]]:
-    """The same floating-point arguments beside other integers and booleans: by name."""
-    integers = [i for i, leaf in enumerate(problem.leaves) if _is(leaf, jnp.signedinteger)]
-    booleans = [i for i, leaf in enumerate(problem.leaves) if _is(leaf, jnp.bool_)]
-    unique = _promises_unique(problem) if integers else False
+    """The same floating-point arguments beside other integers and booleans: by name.
+
+    Integers are duplicates of given ones, or the largest alone with the smallest or 0, at which
+    indices begin; permutations are others, and a group becomes empty.
+    """
+    integers = {i: np.asarray(x) for i, x in enumerate(problem.leaves) if _is(x, jnp.signedinteger)}
+    booleans = {i: np.asarray(x) for i, x in enumerate(problem.leaves) if _is(x, jnp.bool_)}
+    promised = promises(problem)
     for sample, draw in (("duplicates", _duplicates), ("edges", _edges)):
-        moved = {i: draw(np.asarray(problem.leaves[i]), rng) for i in integers}
-        for i in integers:
-            moved[i] = _kept(np.asarray(problem.leaves[i]), moved[i], problem, unique, rng)
+        moved = {i: _moved(x, draw(x, rng), promised[i], rng) for i, x in integers.items()}
         yield from _changed(problem, f"{sample} among the integers", moved)
     for value in (True, False):
-        moved = {i: np.full(np.shape(problem.leaves[i]), value) for i in booleans}
+        moved = {i: np.full(x.shape, value) for i, x in booleans.items()}
         yield from _changed(problem, f"all booleans {value}", moved)
 
 
 def _changed(
-    problem: Problem, sample: str, moved: dict[int, np.ndarray]
+    problem: Problem, sample: str, moved: Mapping[int, np.ndarray]
 ) -> Iterator[tuple[str, Problem]]:
-    moved = {i: v for i, v in moved.items() if not np.array_equal(v, problem.leaves[i])}
-    if moved:
-        leaves = list(problem.leaves)
-        for i, values in moved.items():
-            leaves[i] = jnp.asarray(values, leaves[i].dtype)
+    leaves = list(problem.leaves)
+    for i, values in moved.items():
+        leaves[i] = jnp.asarray(values, leaves[i].dtype)
+    if any(not np.array_equal(values, problem.leaves[i]) for i, values in moved.items()):
         yield sample, replace(problem, leaves=leaves)
 
 
 def _is(leaf: Any, kind: Any) -> bool:
-    """Arrays of a kind; of whole numbers those with several entries, since one may be a size."""
+    """Arrays of a kind with several entries: a single one may be a size, or a place in time."""
     dtype = getattr(leaf, "dtype", None)
     if dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended) or isinstance(leaf, np.generic):
         return False
@@ -56,46 +58,94 @@ def _is(leaf: Any, kind: Any) -> bool:
 
 
 def _duplicates(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Half of the entries are others of the same array."""
     return np.where(rng.random(x.shape) < 0.5, rng.choice(x.ravel(), x.shape), x)
 
 
 def _edges(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The largest entry and the smallest alone, or 0, at which indices begin."""
     return np.where(rng.random(x.shape) < 0.5, min(x.min(), 0), x.max())
 
 
-def _kept(
-    x: np.ndarray, drawn: np.ndarray, problem: Problem, unique: bool, rng: np.random.Generator
+def _moved(
+    x: np.ndarray, drawn: np.ndarray, promise: Promise, rng: np.random.Generator
 ) -> np.ndarray:
-    """What was drawn in place of x, with the promises that x seems to keep."""
-    rows = np.sort(x, axis=-1)
-    distinct = bool(np.all(np.diff(rows) > 0)) and x.shape[-1] > 1
-    permutation = distinct and bool(np.all(rows == np.arange(x.shape[-1])))
-    if permutation or unique or (distinct and x.ndim > 1):
+    """What was drawn in place of x, with its promise."""
+    if promise in ("permutation", "distinct"):
         return rng.permuted(x, axis=-1)
-    if x.ndim == 1 and x.min() >= 0 and int(x.sum()) in _lengths(problem):
-        return _one_group_empty(x, rng)
-    if np.all(np.diff(x) >= 0):  # as of segments, or where rows begin and end
+    if promise == "sizes":
+        empty, other = rng.permutation(len(x))[:2]
+        found = x.copy()
+        found[other] += found[empty]
+        found[empty] = 0
+        return found
+    if promise == "sorted":  # as of segments, or where rows begin and end
         drawn = np.sort(drawn, axis=-1)
         drawn[..., 0], drawn[..., -1] = x[..., 0], x[..., -1]
     return drawn
 
 
-def _lengths(problem: Problem) -> set[int]:
-    return {n for leaf in problem.leaves for n in np.shape(leaf)}
+# --- promises -----------------------------------------------------------------------------------
 
 
-def _one_group_empty(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Sizes of groups with the same sum."""
-    empty, other = rng.permutation(len(x))[:2]
-    found = x.copy()
-    found[other] += found[empty]
-    found[empty] = 0
-    return found
+def promises(problem: Problem) -> dict[int, Promise]:
+    """What the integers among the leaves seem to promise."""
+    integers = {i: np.asarray(x) for i, x in enumerate(problem.leaves) if _is(x, jnp.signedinteger)}
+    if not integers:
+        return {}
+    unique = _writes_once(problem)
+    lengths = {n for leaf in problem.leaves for n in np.shape(leaf)}
+    return {i: _promise(x, unique, lengths) for i, x in integers.items()}
 
 
-def _promises_unique(problem: Problem) -> bool:
-    """Whether f tells JAX that no index comes twice."""
+def _promise(x: np.ndarray, unique: bool, lengths: set[int]) -> Promise:
+    rows = np.sort(x, axis=-1)
+    if x.shape[-1] > 1 and np.all(np.diff(rows) > 0):
+        if np.all(rows == np.arange(x.shape[-1])):
+            return "permutation"
+        if unique or x.ndim > 1:
+            return "distinct"
+    if x.ndim == 1 and x.min() >= 0 and int(x.sum()) in lengths:
+        return "sizes"
+    return "sorted" if np.all(np.diff(x) >= 0) else "none"
+
+
+def _writes_once(problem: Problem) -> bool:
+    """Whether f says that no index comes twice, or overwrites, where nobody says which one wins."""
     jaxpr = jax.make_jaxpr(problem.outputs)(*problem.inputs)
-    return any(eqn.params.get("unique_indices") for eqn in _strip.equations(jaxpr))
+    return any(
+        eqn.params.get("unique_indices") or eqn.primitive.name == "scatter"
+        for eqn in _strip.equations(jaxpr)
+    )
+
+
+def resized_integers(
+    values: np.ndarray,
+    promise: Promise,
+    bound: int,
+    lengths: Mapping[int, int],
+    total: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Integers of another shape, with the promise of the old ones.
+
+    Args:
+      values: the old ones, cut off or repeated.
+      promise: of the old ones.
+      bound: they may index an axis of this length.
+      lengths: old lengths of axes, and the new ones.
+      total: the sum of the old ones.
+      rng: of random numbers.
+
+    Raises:
+      ValueError: there are not so many distinct ones.
+    """
+    if promise == "permutation":
+        return rng.permuted(np.broadcast_to(np.arange(values.shape[-1]), values.shape), axis=-1)
+    if promise == "distinct":
+        if values.shape[-1] > bound:
+            raise ValueError(f"there are no {values.shape[-1]} distinct indices below {bound}")
+        all_ = np.broadcast_to(np.arange(bound), (*values.shape[:-1], bound))
+        return rng.permuted(all_, axis=-1)[..., : values.shape[-1]]
+    if promise == "sizes":
+        return rng.multinomial(lengths.get(total, total), np.full(len(values), 1 / len(values)))
+    values = values % bound
+    return np.sort(values, axis=-1) if promise == "sorted" else values

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -18,7 +17,6 @@ from jaxdl.gradcheck._probe import (
     backward_of,
     to_numpy,
 )
-from jaxdl.gradcheck._problem import x64
 from jaxdl.gradcheck._report import Finding
 
 _HALF = 1e-4  # a coarser rounding is that of half precision, where so many digits are not there
@@ -119,7 +117,7 @@ def finite(case: Case) -> Iterator[Finding]:
     """Where the function is finite its gradient is a number, infinite only if it should be."""
     y, gradients, weights = _native(case)
     smooth = all(np.all(np.isfinite(a)) for a in to_numpy(y))
-    with x64() if case.wide else nullcontext():
+    with case.mode():
         outputs = jax.eval_shape(case.probe.f, *case.at(case.problem.inputs))
         exact = [jnp.asarray(w, s.dtype) for w, s in zip(weights, outputs, strict=True)]
         wanted = case.probe.gradients(case.at(case.problem.inputs), exact)[1]
@@ -169,7 +167,7 @@ def precision(case: Case) -> Iterator[Finding]:
     mine = to_numpy(jax.jit(backward_of(problem.outputs))(problem.inputs, weights))
     plain = to_numpy(jax.jit(case.probe.truth)(problem.inputs, weights))
     rounding = max(eps(a.dtype) for a in (*problem.inputs, *weights))
-    with x64():
+    with case.mode():
         exact, heavy = case.at(problem.inputs), [jnp.asarray(w, jnp.float64) for w in weights]
         truth = case.probe.gradients(exact, heavy)[1]
         kinked = case.probe.kinked(exact, heavy, case.rng(21))

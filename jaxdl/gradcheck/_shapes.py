@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.gradcheck._case import Case
+from jaxdl.gradcheck._case import Case, kept_sorted
 from jaxdl.gradcheck._draw import direction
 from jaxdl.gradcheck._entries import dot
+from jaxdl.gradcheck._held import promises, resized_integers
 from jaxdl.gradcheck._probe import to_numpy
 from jaxdl.gradcheck._problem import Problem
 from jaxdl.gradcheck._report import Finding
@@ -91,9 +92,13 @@ def resized(
 ) -> Problem:
     """Arguments of other lengths: the given ones cut off or repeated, with other entries.
 
-    Signs and orders of magnitude stay. Integers that may be indices stay within every axis that
-    they may index.
+    Signs and orders of magnitude stay, and so does the order of what is sorted. Integers that may
+    be indices stay within every axis that they may index, and keep what they promise.
+
+    Raises:
+      ValueError: integers cannot keep their promise at these lengths.
     """
+    promised = promises(problem)
     old = [length_of(problem, group) for group in groups]
     of_axis: dict[Axis, int] = {}
     for group, length in zip(groups, lengths, strict=True):
@@ -106,21 +111,25 @@ def resized(
         values = x[np.ix_(*chosen)]
         if leaf in problem.wrt:
             varied = np.asarray(values, np.float64) * (1 + direction(rng, values.shape) / 4)
-            leaves[leaf] = jnp.asarray(varied, x.dtype)
+            leaves[leaf] = jnp.asarray(kept_sorted(x, varied), x.dtype)
             continue
-        if jnp.issubdtype(x.dtype, jnp.integer) and x.size:
+        if leaf in promised:
             top = int(x.max()) + 1
             bound = min((n for o, n in zip(old, lengths, strict=True) if o >= top), default=top)
-            values = values % bound if bound < top else values
+            values = resized_integers(
+                values, promised[leaf], bound, dict(zip(old, lengths, strict=True)),
+                int(x.sum()), rng,
+            )  # fmt: skip
         leaves[leaf] = jnp.asarray(values, leaves[leaf].dtype)
     return replace(problem, leaves=leaves)
 
 
 def _other_lengths(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Lengths beside powers of two, pairwise distinct; and each of a few set to 1.
+    """Lengths beside powers of two, pairwise distinct; and a few set to 1.
 
     One above a power is odd; below it the length is even where the given one is odd, so that every
-    axis has both parities.
+    axis has both parities. Axes of one length become 1 together: if f needs them equal and does
+    not say so, broadcasting would hide it.
     """
     for above in (True, False):
         found: list[int] = []
@@ -131,8 +140,8 @@ def _other_lengths(lengths: Sequence[int]) -> Iterator[list[int]]:
                 power *= 2
             found.append(m)
         yield found
-    for i in range(min(len(lengths), _MOST_ONES)):
-        yield [1 if j == i else n for j, n in enumerate(lengths)]
+    for length in list(dict.fromkeys(lengths))[:_MOST_ONES]:
+        yield [1 if n == length else n for n in lengths]
 
 
 def _entries(problem: Problem) -> int:
@@ -150,8 +159,8 @@ def shapes(case: Case) -> Iterator[Finding]:
             _MOST_ENTRIES, _entries(problem)
         ):
             others = [n + 1 if m > n else m for n, m in zip(lengths, others, strict=True)]
-        moved = resized(problem, groups, others, case.rng(24, number))
         try:
+            moved = resized(problem, groups, others, case.rng(24, number))
             again = case.again(moved)
             y = again.probe.value(*again.at(moved.inputs))
             for backward in (again.probe.rule, again.probe.truth):

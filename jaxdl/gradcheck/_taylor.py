@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxdl.gradcheck import _strip
 from jaxdl.gradcheck._case import Case, same
 from jaxdl.gradcheck._draw import cotangents, direction
 from jaxdl.gradcheck._probe import scale_of
@@ -54,12 +53,6 @@ def remainder(
     return Remainder(steps, found, float(np.median(orders[-3:])) if orders else np.nan)
 
 
-def _holds_back(case: Case) -> bool:
-    """Whether f has a `stop_gradient` in it."""
-    jaxpr = jax.make_jaxpr(case.problem.outputs)(*case.problem.inputs)
-    return any(eqn.primitive.name == "stop_gradient" for eqn in _strip.equations(jaxpr))
-
-
 def taylor(case: Case) -> Iterator[Finding]:
     """Along a direction in each argument, the remainder of the rule's gradient is of second order.
 
@@ -69,7 +62,7 @@ def taylor(case: Case) -> Iterator[Finding]:
     inputs = case.at(case.problem.inputs)
     weights = cotangents(case.rng(30), jax.eval_shape(case.probe.f, *inputs))
     gradients, wanted = case.probe.gradients(inputs, weights)
-    held = _holds_back(case)
+    held = case.holds_back()
     kinked = case.probe.kinked(inputs, weights, case.rng(31))
     rounding = case.probe.rounding(inputs, weights)
     size = case.probe.size_of(inputs, weights)

@@ -1,0 +1,91 @@
+"""What is settled before the checks run: whether f repeats, whether JAX takes its rule, float64."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl.gradcheck import _strip
+from jaxdl.gradcheck._probe import backward_of
+from jaxdl.gradcheck._problem import GradcheckError, Problem, x64, x64_with_empty_caches
+from jaxdl.gradcheck._report import Finding
+
+
+def must_repeat(problem: Problem) -> None:
+    """Refuse a function that gives other results when it is called again."""
+    first, second = (problem.outputs(*problem.inputs) for _ in range(2))
+    for i, (a, b) in enumerate(zip(first, second, strict=True)):
+        if not np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True):
+            raise GradcheckError(
+                f"gradcheck: {problem.name} is not deterministic: output {i} differs between two "
+                "calls with the same arguments; hold its random state fixed, e.g. pass a key"
+            )
+
+
+def refused_by_jax(problem: Problem, rules: list[str]) -> Finding | None:
+    """A failure of the contract if JAX cannot take the gradient, but can without the rules."""
+    if not rules:
+        return None
+    shapes = jax.eval_shape(problem.outputs, *problem.inputs)
+    weights = [jnp.zeros(s.shape, s.dtype) for s in shapes]
+    try:
+        jax.eval_shape(backward_of(problem.outputs), problem.inputs, weights)
+        return None
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+    try:
+        plain = _strip.strip(problem.outputs)
+        jax.eval_shape(backward_of(plain), problem.inputs, weights)
+    except Exception:
+        return None  # not the rule's doing, or not to be told
+    leaf = _refused_leaf(problem, why)
+    return Finding("contract", "fail", leaf=leaf, text=f"JAX refuses what the rule returns: {why}")
+
+
+def _refused_leaf(problem: Problem, why: str) -> str:
+    """The leaf that JAX's message is about, where f takes what its rule takes; else ''."""
+    place = re.search(r"at output((?:\[[^]]*\])+) .* input of type (\S+?\])", why)
+    if place is None:
+        return ""
+    for name, x in zip(problem.input_names, problem.inputs, strict=True):
+        if (name, jax.typeof(x).str_short()) == (f"args{place[1]}", place[2]):
+            return name
+    return ""
+
+
+def float64_mode(
+    problem: Problem, truth: Any, narrow: list[str], notes: list[str]
+) -> Callable[[], AbstractContextManager[Any]]:
+    """The context in which f can be computed in float64; `nullcontext` if it cannot.
+
+    The notes say why.
+    """
+    if narrow:
+        notes.append(f"{', '.join(narrow)} has no float64: compared in the given dtypes")
+        return nullcontext
+    why = _refused_in(x64, problem, truth)
+    if "int32" in why and "int64" in why and not _refused_in(x64_with_empty_caches, problem, truth):
+        return x64_with_empty_caches
+    if why:
+        notes.append(f"{problem.name} has no float64 ({why[:100]}): compared in the given dtypes")
+    return nullcontext if why else x64
+
+
+def _refused_in(
+    mode: Callable[[], AbstractContextManager[Any]], problem: Problem, truth: Any
+) -> str:
+    """Why f cannot be computed in float64, as where it has a dtype written down; else ''."""
+    with mode():
+        try:
+            working = problem.widened()
+            truth(working)
+            jax.eval_shape(working.outputs, *working.inputs)
+        except Exception as error:
+            return (str(error).splitlines() or [""])[0] or type(error).__name__
+    return ""
