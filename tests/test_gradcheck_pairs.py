@@ -10,10 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.gradcheck_corpus.pairs import PAIRS
+from experiments.gradcheck_corpus.pairs import BY_NAME, PAIRS
 from jaxdl import gradcheck
-
-BY_NAME = {pair.name: pair for pair in PAIRS}
 
 # Where the drawn arguments do not show a mistake: a point that does.
 ZEROS = lambda *args: [0 * a for a in args]  # noqa: E731

@@ -12,7 +12,8 @@ from jaxdl.gradcheck import Domain, GradcheckError
 from jaxdl.gradcheck._problem import state
 from jaxdl.gradcheck._shapes import dimensions, resized
 from jaxdl.gradcheck._shrink import smallest
-from tests.gradcheck_pairs import PAIRS, drawn
+from tests import twins
+from tests.twins import drawn
 
 
 @pytest.fixture(autouse=True)
@@ -123,9 +124,8 @@ def test_a_failure_in_a_domain_is_made_small():
 
 
 def test_right_rules_pass_in_a_domain():
-    pair = PAIRS["layer_norm"]
     domain = Domain(_arguments, draws=2, n=range(1, 9), d=range(2, 9))
-    report = gradcheck.check(pair.ruled(pair.bwd), samples=domain, level="quick")
+    report = gradcheck.check(twins.right("layer norm"), samples=domain, level="quick")
     samples = {f.sample.split(",")[0] for f in report.findings}
     assert len(samples) == 2 and all(s.startswith("n=") for s in samples)
 
@@ -193,14 +193,14 @@ def test_smallest_keeps_to_its_trials():
 
 
 def test_a_failure_at_the_given_arguments_is_made_small():
-    pair = PAIRS["dense"]
+    args = twins.arguments("dense")
     report = gradcheck.check(
-        pair.ruled(pair.wrong["a thousandth too large"]), *pair.args, level="quick", raises=False
+        twins.wrong("dense", "a thousandth too large"), *args, level="quick", raises=False
     )
     (line,) = [line for line in str(report).splitlines() if "shrunk" in line]
     assert "args[0].shape[0] = 1" in line and "args[1] = [[1.]]" in line
     report = gradcheck.check(
-        pair.ruled(pair.wrong["zero"]), *pair.args, level="quick", raises=False,
+        twins.wrong("dense", "zero"), *args, level="quick", raises=False,
         skip={"shrink": "not needed here"},
     )  # fmt: skip
     assert "shrunk" not in str(report)

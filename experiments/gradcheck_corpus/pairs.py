@@ -27,3 +27,4 @@ _FILES = (
     pairs_tangents, pairs_calls, pairs_training, pairs_kernels,
 )  # fmt: skip
 PAIRS: tuple[Pair, ...] = tuple(pair for file in _FILES for pair in file.PAIRS)
+BY_NAME: dict[str, Pair] = {pair.name: pair for pair in PAIRS}
