@@ -28,8 +28,9 @@ def _planck(x):
 
 
 def _planck_slope(x):
+    """Without e²ˣ, which overflows long before the slope is 0."""
     e = jnp.expm1(x)
-    return 3 * x * x / e - x**3 * (e + 1) / e**2
+    return 3 * x * x / e + x**3 / e / jnp.expm1(-x)
 
 
 # --- formulas -----------------------------------------------------------------------------------
@@ -122,9 +123,15 @@ def _hill(x, k, n):
 
 
 def _hill_bwd(g, x, k, n):
+    """Without a division by x, which may be 0."""
     y = _hill(x, k, n)
     s = g * y * (1 - y)
-    return s * n / x, -(s * n / k).sum(), (s * jnp.log(x / k)).sum()
+    dx = g * (1 - y) * n * x ** (n - 1) / (k**n + x**n)
+    return (
+        dx,
+        -(s * n / k).sum(),
+        jnp.where(y > 0, s * jnp.log(jnp.where(x > 0, x, k) / k), 0).sum(),
+    )
 
 
 def _arrhenius_bwd(g, rate, energy, temperature):

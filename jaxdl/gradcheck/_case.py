@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdl.gradcheck import _strip
 from jaxdl.gradcheck._draw import cotangents
-from jaxdl.gradcheck._probe import Probe
+from jaxdl.gradcheck._probe import Backward, Probe
 from jaxdl.gradcheck._problem import Problem
 from jaxdl.gradcheck._report import Finding
 
@@ -29,6 +29,8 @@ class Case:
     """In the dtypes in which it was given."""
     probe: Probe
     """In float64 where that is possible."""
+    autodiff: Backward
+    """The probe's truth in the given dtypes."""
     wide: bool
     """Whether the probe is in float64."""
     mode: Callable[[], AbstractContextManager[Any]]

@@ -195,8 +195,10 @@ def _at(
     def case_of(problem: Problem) -> Case:
         working = problem.widened() if wide else problem
         probe = Probe(working.outputs, oracle.truth(working))
-        arbiter = asked.expect is None
-        return Case(problem, probe, wide, mode, asked.seed, arbiter, case_of, notes=notes)
+        return Case(
+            problem, probe, oracle.truth(problem), wide, mode, asked.seed, asked.expect is None,
+            case_of, notes=notes,
+        )  # fmt: skip
 
     with mode():
         case = case_of(problem)

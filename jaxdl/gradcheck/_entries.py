@@ -26,6 +26,7 @@ from jaxdl.gradcheck._report import Finding
 from jaxdl.gradcheck._vote import slope_along, vote
 
 _COTANGENTS = 3
+_SHORT = 2.0**-10
 _MOST_OUTPUTS = 8  # so many are looked at one by one
 
 
@@ -56,7 +57,7 @@ def dot(
             ]
             case.sizes = sizes if not case.sizes else list(map(max, case.sizes, sizes))
         else:  # where gradients all but vanish, the numbers they are made of do not
-            rounding = SAFETY * case.probe.rounding(inputs, weights)
+            rounding = SAFETY * case.probe.rounding(inputs, weights) * _growth(case, inputs) ** 2
             sizes = case.sizes or [0.0] * len(inputs)
             floors = case.probe.floors(inputs, weights)
             wider = [
@@ -81,6 +82,12 @@ def dot(
     for leaf, name in enumerate(names):
         if leaf not in failed:
             yield Finding("dot", "pass", sample, name)
+
+
+def _growth(case: Case, inputs: Sequence[Any]) -> float:
+    """By how much some argument is larger than it was given: products of two grow by its square."""
+    given = case.problem.inputs
+    return max(1.0, *(scale_of(x) / scale_of(y) for x, y in zip(inputs, given, strict=True)))
 
 
 def _difference(
@@ -204,12 +211,19 @@ def _along_directions(
         gradient = case.probe.gradients(inputs, weights)[0][leaf]
         if i == 0:  # along the gradient itself nothing cancels
             u = np.abs(u) * np.where(gradient < 0, -1.0, 1.0)
-        finding = _by_differences(case, inputs, weights, leaf, gradient, u, None)
-        if finding.outcome != "pass":  # entries of all sizes need steps of all sizes
-            x = np.abs(np.asarray(inputs[leaf], np.float64))
-            each = u * np.where(x == 0, scale_of(inputs[leaf]), x)
-            again = _by_differences(case, inputs, weights, leaf, gradient, each, 1.0)
-            finding = again if again.outcome == "pass" else finding
+        x = np.abs(np.asarray(inputs[leaf], np.float64))
+        size = scale_of(inputs[leaf])
+        ways = [
+            (u, size),
+            (u * np.where(x == 0, size, x), 1.0),  # entries of all sizes need steps of all sizes
+            (u, _SHORT * size),  # a kink close by needs short ones
+        ]
+        for along, scale in ways:
+            finding = _by_differences(case, inputs, weights, leaf, gradient, along, scale)
+            if finding.outcome == "pass":
+                break
+        else:
+            finding = _by_differences(case, inputs, weights, leaf, gradient, u, size)
         slopes = (finding.figures["rule"], finding.figures["differences"])
         zero = max(map(abs, slopes)) <= case.probe.floors(inputs, weights)[leaf]
         if finding.outcome == "pass" and not zero:  # where it is zero no error can be relative
@@ -227,7 +241,7 @@ def _by_differences(
     leaf: int,
     gradient: np.ndarray,
     u: np.ndarray,
-    scale: float | None,
+    scale: float,
 ) -> Finding:
     """The slope of a gradient along u against that of f."""
     mine = float(np.vdot(gradient, u))

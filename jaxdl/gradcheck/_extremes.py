@@ -13,6 +13,7 @@ from jaxdl.gradcheck._case import Case, stress_points
 from jaxdl.gradcheck._draw import cotangents
 from jaxdl.gradcheck._precision import eps, jittered
 from jaxdl.gradcheck._probe import backward_of, to_numpy
+from jaxdl.gradcheck._problem import like
 from jaxdl.gradcheck._report import Finding
 
 _LARGE = 1000.0
@@ -33,7 +34,7 @@ def extremes(case: Case) -> Iterator[Finding]:
     problem = case.problem
     weights = cotangents(case.rng(33), jax.eval_shape(problem.outputs, *problem.inputs))
     value = jax.jit(problem.outputs)
-    rule, plain = jax.jit(backward_of(problem.outputs)), jax.jit(case.probe.truth)
+    rule, plain = jax.jit(backward_of(problem.outputs)), jax.jit(case.autodiff)
     points = [(n, p) for n, p in stress_points(problem.inputs, case.rng(13)) if n in _POINTS]
     points += [
         (
@@ -45,7 +46,7 @@ def extremes(case: Case) -> Iterator[Finding]:
     apart = _entry_by_entry(case)
     told: set[str] = set()
     for sample, point in points:
-        at = [jnp.asarray(p, x.dtype) for p, x in zip(point, problem.inputs, strict=True)]
+        at = [like(x, p) for p, x in zip(point, problem.inputs, strict=True)]
         if not all(np.all(np.isfinite(y)) for y in to_numpy(value(*at))):
             continue
         got, auto = to_numpy(rule(at, weights)), to_numpy(plain(at, weights))

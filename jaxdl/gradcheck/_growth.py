@@ -74,7 +74,7 @@ def _errors(case: Case) -> tuple[float, float]:
     problem = case.problem
     weights = cotangents(case.rng(61), jax.eval_shape(problem.outputs, *problem.inputs))
     mine = to_numpy(jax.jit(backward_of(problem.outputs))(problem.inputs, weights))
-    plain = to_numpy(jax.jit(case.probe.truth)(problem.inputs, weights))
+    plain = to_numpy(jax.jit(case.autodiff)(problem.inputs, weights))
     with case.mode():
         heavy = [jnp.asarray(np.asarray(w, np.float64)) for w in weights]
         truth = case.probe.gradients(case.at(problem.inputs), heavy)[1]

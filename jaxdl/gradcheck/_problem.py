@@ -115,7 +115,10 @@ def state(
     leaves = [_taken(leaf) for _, leaf in paths]
     inexact = [i for i, leaf in enumerate(leaves) if _is_inexact(leaf)]
     for i in inexact:
-        leaves[i] = jnp.array(leaves[i])
+        weak = np.ndim(leaves[i]) == 0 and jax.typeof(leaves[i]).weak_type
+        leaves[i] = (
+            jnp.array(leaves[i]) if weak else jnp.array(leaves[i], jnp.result_type(leaves[i]))
+        )
         if jnp.issubdtype(leaves[i].dtype, jnp.complexfloating):
             raise GradcheckError(
                 f"gradcheck: {names[i]} is complex ({leaves[i].dtype}), which is not supported; "
@@ -138,6 +141,13 @@ def state(
             f"array that is not empty, got {kinds or 'no arguments'}"
         )
     return Problem(f, structure, leaves, names, tuple(inexact))
+
+
+def like(x: Any, values: Any) -> Array:
+    """Values as an array of x's dtype, which a Python float lends to what it meets if x does."""
+    if np.ndim(x) == 0 and jax.typeof(x).weak_type:
+        return jnp.asarray(float(values))
+    return jnp.asarray(values, x.dtype)
 
 
 def _taken(leaf: Any) -> Any:

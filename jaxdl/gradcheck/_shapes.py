@@ -49,6 +49,16 @@ def _is_resizable(leaf: Any) -> bool:
     return not jnp.issubdtype(dtype, jnp.unsignedinteger)
 
 
+def _is_whole(leaf: Any) -> bool:
+    """A single integer, of any kind."""
+    if isinstance(leaf, int):
+        return not isinstance(leaf, bool)
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):
+        return False
+    return jnp.issubdtype(dtype, jnp.integer) and np.ndim(leaf) == 0
+
+
 def _split(problem: Problem, axes: list[Axis]) -> Iterator[list[Axis]]:
     while len(axes) > 1:
         first, rest = axes[0], axes[1:]
@@ -96,10 +106,13 @@ def resized(
     be indices stay within every axis that they may index, and keep what they promise.
 
     Raises:
-      ValueError: integers cannot keep their promise at these lengths.
+      ValueError: integers cannot keep their promise at these lengths, or stay within them.
     """
     promised = promises(problem)
     old = [length_of(problem, group) for group in groups]
+    for name, leaf in zip(problem.names, problem.leaves, strict=True):
+        if _is_whole(leaf) and any(m <= leaf < n for n, m in zip(old, lengths, strict=True)):
+            raise ValueError(f"{name} may be an index, and would not lie within the shorter axis")
     of_axis: dict[Axis, int] = {}
     for group, length in zip(groups, lengths, strict=True):
         of_axis |= {axis: length for axis in group}

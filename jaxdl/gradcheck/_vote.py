@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxdl.gradcheck._differences import Slope, slope
 from jaxdl.gradcheck._draw import direction
-from jaxdl.gradcheck._probe import BAND, NEAR, Comparison, Probe, scale_of, to_numpy
+from jaxdl.gradcheck._probe import BAND, NEAR, Comparison, Probe, close_by, scale_of, to_numpy
 from jaxdl.gradcheck._report import Outcome
 
 _SIDES = 8
@@ -109,10 +109,24 @@ def _vote_at_kink(
     reason = _kink(probe, inputs, found, leaf, rng)
     if reason:
         return Verdict("fail", np.nan, np.nan, nothing, f"no valid subgradient: {reason}")
+    if reason is None and _on_the_border(probe, inputs, found, leaf, rng):
+        text = "on the border of where f is defined, where the reference is no number"
+        return Verdict("pass", np.nan, np.nan, nothing, text)
     if reason is None:
         text = "the reference jumps close by, but no single output shows a kink"
         return Verdict("inconclusive", np.nan, np.nan, nothing, text)
     return Verdict("pass", np.nan, np.nan, nothing, "a valid subgradient at a kink")
+
+
+def _on_the_border(
+    probe: Probe, inputs: Sequence[Any], found: Comparison, leaf: int, rng: np.random.Generator
+) -> bool:
+    """Whether nobody can tell the gradient: the reference is none, and close by f is no number."""
+    wrong = found.wrong()[leaf]
+    if not np.all(np.isnan(found.want[leaf][wrong]) & np.isfinite(found.got[leaf][wrong])):
+        return False
+    near = (to_numpy(probe.value(*close_by(inputs, rng))) for _ in range(_SIDES))
+    return any(not np.all(np.isfinite(y)) for values in near for y in values)
 
 
 def _finite_vote(probe, inputs, found, leaf, wrong, rng) -> Verdict:
