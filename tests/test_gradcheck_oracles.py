@@ -61,6 +61,10 @@ def test_what_jax_refuses_is_a_failure_of_the_contract():
     (finding,) = report.findings
     assert (finding.name, finding.outcome) == ("contract", "fail")
     assert "JAX refuses what the rule returns" in finding.text and "float32[4]" in finding.text
+    assert finding.leaf == "args[2]"
+    moved = gradcheck.check(lambda b, w, x: off(x, w, b), *reversed(twins.arguments("dense")),
+                            raises=False)  # fmt: skip
+    assert [f.leaf for f in moved.findings] == [""]  # JAX's message is about other arguments
 
 
 # --- without a rule -----------------------------------------------------------------------------
@@ -92,6 +96,167 @@ def test_a_kink_at_which_the_reference_is_no_number(at_zero, outcome):
 
     x = drawn(4, 3).at[2].set(0)
     assert gradcheck.check(norm, x, level="quick", raises=False).outcome == outcome
+
+
+def _ruled(f, bwd) -> Any:
+    made = jax.custom_vjp(f)
+    made.defvjp(lambda *args: (f(*args), args), bwd)
+    return made
+
+
+@pytest.mark.parametrize(("at_zero", "outcome"), [(1.0, "pass"), (0.25, "fail")])
+def test_a_point_at_which_autodiff_of_the_primal_is_wrong(at_zero, outcome):
+    """Two branches meet smoothly at 0, and JAX gives `minimum` half a slope there."""
+    elu = _ruled(
+        lambda x: jnp.where(x > 0, x, jnp.expm1(jnp.minimum(x, 0))),
+        lambda kept, g: (g * jnp.where(kept[0] == 0, at_zero, jnp.exp(jnp.minimum(kept[0], 0))),),
+    )
+    x = drawn(8).at[3].set(0)
+    report = gradcheck.check(elu, x, level="quick", raises=False)
+    assert report.outcome == outcome and ("on all sides it is 1" in str(report)) == (at_zero != 1)
+
+
+def test_on_the_border_of_the_domain_nobody_knows():
+    """x·√x: at 0 autodiff has 0·∞, and below there is nothing."""
+    f = _ruled(lambda x: x * jnp.sqrt(x), lambda kept, g: (1.5 * g * jnp.sqrt(kept[0]),))
+    assert gradcheck.check(f, jnp.abs(drawn(6))).outcome == "pass"
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.01])
+def test_differences_beside_kinks(factor):
+    """Every maximum is tied, with one of the other argument: along no direction is f smooth."""
+    f = _ruled(
+        lambda x, y: jnp.maximum(x, y).sum(),
+        lambda kept, g: (factor * g * (kept[0] >= kept[1]), factor * g * (kept[0] < kept[1])),
+    )
+    report = gradcheck.check(f, drawn(6), drawn(6), ref="fd", level="quick", raises=False)
+    assert report.outcome == ("pass" if factor == 1 else "fail")
+    assert "6 of 6 entries lie on kinks of f; they were checked close by" in str(report)
+
+
+def test_a_derivative_by_the_cotangent():
+    """Right once and wrong twice: the cotangent is held constant."""
+    sine = _ruled(jnp.sin, lambda kept, g: (lax.stop_gradient(g) * jnp.cos(kept[0]),))
+    report = gradcheck.check(sine, drawn(5), raises=False)
+    (finding,) = [f for f in report.findings if f.outcome == "fail"]
+    assert (finding.name, finding.leaf) == ("second order", "the cotangent of output 0")
+
+
+def test_what_f_holds_is_held_twice():
+    def f(x, t):
+        return x * lax.stop_gradient(jnp.sin(t))
+
+    held = _ruled(f, lambda kept, g: (g * jnp.sin(kept[1]), jnp.zeros_like(g)))
+    skip = {"power": "t has no gradient"}
+    report = gradcheck.check(held, drawn(5), drawn(5), skip=skip)
+    assert "skipped second order: args[1]: stop_gradient in f holds it back" in str(report)
+
+
+def test_a_rule_that_is_linear_for_positive_factors_only():
+    gate = _ruled(lambda x: 2 * x, lambda kept, g: (2 * jnp.maximum(g, 0),))
+    report = gradcheck.check(gate, drawn(5), level="quick", raises=False)
+    assert "scaling" in {f.name for f in report.findings if f.outcome == "fail"}
+
+
+# --- sizes --------------------------------------------------------------------------------------
+
+
+def test_both_parities_of_every_axis():
+    """Wrong for even lengths alone, and given an odd one."""
+    turned = _ruled(
+        lambda x: x * (-1.0) ** jnp.arange(x.size),
+        lambda kept, g: ((g[::-1] * (-1.0) ** jnp.arange(g.size))[::-1],),
+    )
+    report = gradcheck.check(turned, drawn(7), raises=False)
+    assert {f.name for f in report.findings if f.outcome == "fail"} == {"shapes"}
+
+
+def test_axes_of_one_length_become_1_together():
+    """Rows belong together in pairs; f does not say so, and one row against four broadcasts."""
+
+    def f(a, b):
+        return jnp.trace(jax.nn.log_softmax(a @ b.T, 1))
+
+    def bwd(kept, g):
+        a, b = kept
+        s = a @ b.T
+        ds = g * (jnp.eye(s.shape[0], dtype=s.dtype) - jax.nn.softmax(s, 1))
+        return ds @ b, ds.T @ a
+
+    assert gradcheck.check(_ruled(f, bwd), drawn(4, 3), 2 * drawn(4, 3)).outcome == "pass"
+
+
+def test_what_is_sorted_stays_sorted():
+    """Between knots; out of order they bracket nothing."""
+
+    def bracket(x, knots):
+        i = jnp.clip(jnp.searchsorted(knots, x, side="right") - 1, 0, knots.size - 2)
+        return i, (x - knots[i]) / (knots[i + 1] - knots[i])
+
+    def f(x, knots):
+        i, t = bracket(x, knots)
+        return i + jnp.clip(t, 0, 1)
+
+    def bwd(kept, g):
+        x, knots = kept
+        i, t = bracket(x, knots)
+        slope = g * ((t > 0) & (t < 1)) / (knots[i + 1] - knots[i])
+        zeros = jnp.zeros_like(knots)
+        return slope, zeros.at[i].add(slope * (t - 1)).at[i + 1].add(-slope * t)
+
+    skip = {"extremes": "knots that coincide"}
+    report = gradcheck.check(_ruled(f, bwd), drawn(5), jnp.sort(drawn(6)), skip=skip)
+    assert report.outcome == "pass"
+
+
+# --- dtypes -------------------------------------------------------------------------------------
+
+
+def test_a_python_float_stays_what_it_was():
+    """It takes the dtype of what it meets; at other points too."""
+    f = _ruled(lambda x, s: x * s, lambda kept, g: (
+        g * kept[1], (g * kept[0]).sum().astype(jnp.float32)))  # fmt: skip
+    assert gradcheck.check(f, drawn(4).astype(jnp.bfloat16), 0.7).outcome == "pass"
+
+
+def test_what_is_not_differentiated_is_given_as_it_is():
+    f = _ruled(lambda x, c: jnp.sin(x) * c, lambda kept, g: (g * jnp.cos(kept[0]) * kept[1], None))
+    x = drawn(40).astype(jnp.bfloat16)
+    report = gradcheck.check(lambda x, c: f(x, c), x, x[::-1], wrt=["args[0]"])
+    assert report.outcome == "pass"
+
+
+ORDER = np.array([3, 0, 4, 1, 2])
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.01])
+def test_half_precision_without_float64_is_compared_in_float32(factor):
+    """JAX takes the dtype of an index of NumPy from the mode in which it met it first."""
+    f = _ruled(lambda x: x[:, ORDER], lambda kept, g: (factor * g[:, np.argsort(ORDER)],))
+    report = gradcheck.check(f, drawn(3, 5).astype(jnp.bfloat16), raises=False)
+    assert report.outcome == ("pass" if factor == 1 else "fail")
+    assert "compared in float32" in str(report) and report.power["args[0]"] < 1e-4
+
+
+def test_precision_where_the_truth_is_no_number():
+    """One row of zeros takes nothing from what is seen in the others."""
+
+    def norm(x):
+        return jnp.sqrt(jnp.sum(x * x, -1))
+
+    def with_digits(digits):
+        def bwd(kept, g):
+            (x,) = kept
+            size = norm(x)[:, None]
+            dx = jnp.where(size == 0, 0, g[:, None] * x / jnp.where(size == 0, 1, size))
+            return (dx.astype(digits).astype(x.dtype),)
+
+        return _ruled(norm, bwd)
+
+    x = drawn(8, 3).at[2].set(0)
+    assert gradcheck.check(with_digits(jnp.float32), x).outcome == "pass"
+    report = gradcheck.check(with_digits(jnp.bfloat16), x, raises=False)
+    assert "it has the digits of bfloat16 only" in str(report)
 
 
 # --- the parts ----------------------------------------------------------------------------------

@@ -169,6 +169,8 @@ MOVING: tuple[Function, ...] = (
         "permutation",
         from_inputs(lambda x: x[:, _ORDER], lambda g, x: (g[:, np.argsort(_ORDER)],)),
         of((3, 5)),
+        ("float32", "bfloat16"),
+        "JAX gives an index of NumPy the dtype of the mode in which it met it first",
     ),
     Function(
         "lower triangle",

@@ -72,6 +72,17 @@ def _log_det(a):
     return jnp.linalg.slogdet(a)[1]
 
 
+def _det(a):
+    if a.shape != (3, 3):
+        raise ValueError(f"determinant: a must be of shape (3, 3), got {a.shape}")
+    return jnp.linalg.det(a)
+
+
+def _cofactors(a):
+    """Not det(a)·a⁻ᵀ, which a singular matrix does not have."""
+    return jnp.stack([jnp.cross(a[1], a[2]), jnp.cross(a[2], a[0]), jnp.cross(a[0], a[1])])
+
+
 def _eigenvalues(a):
     return jnp.linalg.eigvalsh((a + a.T) / 2)
 
@@ -193,7 +204,7 @@ SOLVES: tuple[Function, ...] = (
     ),
     _factored(
         "determinant",
-        from_inputs(jnp.linalg.det, lambda g, a: (g * jnp.linalg.det(a) * jnp.linalg.inv(a).T,)),
+        from_inputs(_det, lambda g, a: (g * _cofactors(a),)),
         lambda rng, dtype: (regular(rng, dtype, 3),),
     ),
     _factored(

@@ -1,10 +1,8 @@
-"""What is settled before the checks run: whether f repeats, whether JAX takes its rule, float64."""
+"""What is settled before the checks run: that f repeats, that JAX takes its rule, the dtype."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -12,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.gradcheck import _strip
+from jaxdl.gradcheck._precision import eps
 from jaxdl.gradcheck._probe import backward_of
-from jaxdl.gradcheck._problem import GradcheckError, Problem, x64, x64_with_empty_caches
+from jaxdl.gradcheck._problem import GradcheckError, Problem, x64
 from jaxdl.gradcheck._report import Finding
 
 
@@ -59,33 +58,32 @@ def _refused_leaf(problem: Problem, why: str) -> str:
     return ""
 
 
-def float64_mode(
-    problem: Problem, truth: Any, narrow: list[str], notes: list[str]
-) -> Callable[[], AbstractContextManager[Any]]:
-    """The context in which f can be computed in float64; `nullcontext` if it cannot.
-
-    The notes say why.
+def working_dtype(problem: Problem, truth: Any, narrow: list[str], notes: list[str]) -> Any:
+    """The dtype in which f is compared: float64; if that cannot be, and f is given in half
+    precision, float32; else None, the given ones. The notes say why.
     """
-    if narrow:
-        notes.append(f"{', '.join(narrow)} has no float64: compared in the given dtypes")
-        return nullcontext
-    why = _refused_in(x64, problem, truth)
-    if "int32" in why and "int64" in why and not _refused_in(x64_with_empty_caches, problem, truth):
-        return x64_with_empty_caches
-    if why:
-        notes.append(f"{problem.name} has no float64 ({why[:100]}): compared in the given dtypes")
-    return nullcontext if why else x64
+    why = f"it calls {', '.join(narrow)}" if narrow else _refused_in(jnp.float64, problem, truth)
+    if not why:
+        return jnp.float64
+    short = any(eps(x.dtype) > eps(jnp.float32) for x in problem.inputs)
+    if short and not _refused_in(jnp.float32, problem, truth):
+        notes.append(f"{problem.name} has no float64 ({why[:100]}): compared in float32")
+        return jnp.float32
+    notes.append(f"{problem.name} has no float64 ({why[:100]}): compared in the given dtypes")
+    return None
 
 
-def _refused_in(
-    mode: Callable[[], AbstractContextManager[Any]], problem: Problem, truth: Any
-) -> str:
-    """Why f cannot be computed in float64, as where it has a dtype written down; else ''."""
-    with mode():
+def _refused_in(dtype: Any, problem: Problem, truth: Any) -> str:
+    """Why f cannot be computed in a dtype, as where another is written down in it; else ''."""
+    # JAX takes the dtype of a NumPy array that f indexes with from the mode in which a program that
+    # lives has met it: that must show now, and not when there are compiled ones
+    held = jax.make_jaxpr(problem.outputs)(*problem.inputs)
+    with x64(dtype == jnp.float64):
         try:
-            working = problem.widened()
+            working = problem.widened(dtype)
             truth(working)
             jax.eval_shape(working.outputs, *working.inputs)
         except Exception as error:
             return (str(error).splitlines() or [""])[0] or type(error).__name__
+    del held
     return ""

@@ -13,8 +13,9 @@ import numpy as np
 
 from jaxdl.gradcheck import _strip
 from jaxdl.gradcheck._draw import cotangents
+from jaxdl.gradcheck._precision import eps
 from jaxdl.gradcheck._probe import Backward, Probe
-from jaxdl.gradcheck._problem import Problem
+from jaxdl.gradcheck._problem import Problem, x64
 from jaxdl.gradcheck._report import Finding
 
 _SORTED = 4  # entries: fewer are often in order by chance
@@ -28,13 +29,11 @@ class Case:
     problem: Problem
     """In the dtypes in which it was given."""
     probe: Probe
-    """In float64 where that is possible."""
+    """In float64, or another wider dtype, where that is possible."""
     autodiff: Backward
     """The probe's truth in the given dtypes."""
-    wide: bool
-    """Whether the probe is in float64."""
-    mode: Callable[[], AbstractContextManager[Any]]
-    """The context in which the probe is called."""
+    working: Any
+    """The dtype in which the probe computes; None: the given ones."""
     seed: int
     arbiter: bool
     """Whether finite differences vote: not where a rule is meant to differ from the derivative."""
@@ -48,15 +47,28 @@ class Case:
     notes: list[str] = field(default_factory=list)
     """Remarks for the report."""
 
+    @property
+    def wide(self) -> bool:
+        """Whether the probe is more precise than what was given."""
+        return self.working is not None
+
+    def more_precise(self) -> bool:
+        """Whether some argument was given in a shorter dtype than that of the probe."""
+        return self.wide and any(eps(x.dtype) > eps(self.working) for x in self.problem.inputs)
+
+    def mode(self) -> AbstractContextManager[Any]:
+        """The context in which the probe is called."""
+        return x64(self.working == jnp.float64)
+
     def rng(self, *keys: int) -> np.random.Generator:
         """Random numbers for one purpose."""
         return np.random.default_rng([self.seed, *keys])
 
     def at(self, inputs: Sequence[Any]) -> list[Any]:
         """Inputs in the probe's dtypes."""
-        dtypes = [jnp.float64 if self.wide else x.dtype for x in self.problem.inputs]
         return [
-            jnp.asarray(np.asarray(x, np.float64), d) for x, d in zip(inputs, dtypes, strict=True)
+            jnp.asarray(np.asarray(x, np.float64), self.working or given.dtype)
+            for x, given in zip(inputs, self.problem.inputs, strict=True)
         ]
 
     def holds_back(self) -> bool:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.gradcheck import _samples, _strip
-from jaxdl.gradcheck._before import float64_mode, must_repeat, refused_by_jax
+from jaxdl.gradcheck._before import must_repeat, refused_by_jax, working_dtype
 from jaxdl.gradcheck._case import BLIND, Case
 from jaxdl.gradcheck._levels import (
     DIFFERENCES,
@@ -29,7 +29,7 @@ from jaxdl.gradcheck._problem import (
     Problem,
     checked_outputs,
     state,
-    x64_with_empty_caches,
+    x64,
 )
 from jaxdl.gradcheck._report import Finding, Report
 from jaxdl.gradcheck._samples import Domain
@@ -189,18 +189,17 @@ def _at(
         finding = refused if sample == "given" else _named(refused, sample)
         return Report(problem.name, rules, "the contract alone", asked.level, [finding], {}, notes)
     oracle = choose(problem, asked.ref, asked.expect, rules, notes)
-    mode = float64_mode(problem, oracle.truth, narrow(jaxpr), notes)
-    wide = mode is not nullcontext
+    dtype_of_probe = working_dtype(problem, oracle.truth, narrow(jaxpr), notes)
 
     def case_of(problem: Problem) -> Case:
-        working = problem.widened() if wide else problem
+        working = problem if dtype_of_probe is None else problem.widened(dtype_of_probe)
         probe = Probe(working.outputs, oracle.truth(working))
         return Case(
-            problem, probe, oracle.truth(problem), wide, mode, asked.seed, asked.expect is None,
-            case_of, notes=notes,
+            problem, probe, oracle.truth(problem), dtype_of_probe, asked.seed,
+            asked.expect is None, case_of, notes=notes,
         )  # fmt: skip
 
-    with mode():
+    with x64(dtype_of_probe == jnp.float64):
         case = case_of(problem)
     checks = dict(LEVELS[asked.level] if table is None else table)
     if dtype is not None:
@@ -214,24 +213,22 @@ def _at(
         if name in asked.skip:
             findings.append(Finding(name, "skipped", text=asked.skip[name]))
             continue
-        with nullcontext() if native else mode():
+        with nullcontext() if native else case.mode():
             findings += _run(name, run, case)
     seen = {n: case.power.get(n, np.inf) for n in problem.input_names}
     if table is None and dtype is None:
         if sample == "given" and "shrink" not in asked.skip:
-            with mode():
+            with case.mode():
                 findings = of_sizes(findings, case)
         if "power" in asked.skip:
             findings.append(Finding("power", "skipped", text=asked.skip["power"]))
         else:
             told = {f.leaf for f in findings if f.outcome != "pass"}
-            with mode():
+            with case.mode():
                 findings += _run("power", lambda case: _vacuous(case, seen, told), case)
         notes += _samples.audit(problem)
     else:
         seen = {}
-    if mode is x64_with_empty_caches:
-        jax.clear_caches()  # for whoever calls f in the other mode
     if sample != "given":
         findings = [_named(finding, sample) for finding in findings]
     return Report(problem.name, rules, oracle.name, asked.level, findings, seen, notes)

@@ -28,7 +28,7 @@ def growth(case: Case) -> Iterator[Finding]:
     At the longest, the check 'precision' decides; the curves show the rule beside autodiff.
     """
     problem = case.problem
-    if not case.wide or all(x.dtype == jnp.float64 for x in problem.inputs):
+    if not case.more_precise():
         yield Finding("growth", "skipped", text="there is nothing more precise to compare with")
         return
     groups = dimensions(problem)
@@ -76,7 +76,7 @@ def _errors(case: Case) -> tuple[float, float]:
     mine = to_numpy(jax.jit(backward_of(problem.outputs))(problem.inputs, weights))
     plain = to_numpy(jax.jit(case.autodiff)(problem.inputs, weights))
     with case.mode():
-        heavy = [jnp.asarray(np.asarray(w, np.float64)) for w in weights]
+        heavy = [jnp.asarray(w, case.working) for w in weights]
         truth = case.probe.gradients(case.at(problem.inputs), heavy)[1]
     found = []
     for got in (mine, plain):

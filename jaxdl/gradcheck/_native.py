@@ -154,10 +154,8 @@ def pullbacks(case: Case) -> Iterator[Finding]:
 
 def precision(case: Case) -> Iterator[Finding]:
     """In its own dtype the rule is as near to the float64 truth as rounding and autodiff are."""
-    if not case.wide:
-        return
     problem, names = case.problem, case.problem.input_names
-    if all(x.dtype == jnp.float64 for x in problem.inputs):
+    if not case.more_precise():
         return
     shapes = jax.eval_shape(problem.outputs, *problem.inputs)
     weights = [
@@ -169,7 +167,7 @@ def precision(case: Case) -> Iterator[Finding]:
     plain = to_numpy(jax.jit(case.autodiff)(problem.inputs, weights))
     rounding = max(eps(a.dtype) for a in (*problem.inputs, *weights))
     with case.mode():
-        exact, heavy = case.at(problem.inputs), [jnp.asarray(w, jnp.float64) for w in weights]
+        exact, heavy = case.at(problem.inputs), [jnp.asarray(w, case.working) for w in weights]
         truth = case.probe.gradients(exact, heavy)[1]
         kinked = case.probe.kinked(exact, heavy, case.rng(21))
         floors, exact_rounding = case.probe.floors(exact, heavy), case.probe.rounding(exact, heavy)
@@ -208,7 +206,8 @@ def precision(case: Case) -> Iterator[Finding]:
         yield Finding(
             "precision", "fail" if off.any() else "pass", leaf=name,
             text=f"in {problem.inputs[leaf].dtype} the rule is up to {worst:.3g} units in the last "
-            f"place of a typical entry from the float64 truth, autodiff {other:.3g}; "
+            f"place of a typical entry from the {np.dtype(case.working).name} truth, autodiff "
+            f"{other:.3g}; "
             f"{int(off.sum())} of {off.size} entries are beyond what rounding explains",
             figures={"rule_ulps": worst, "autodiff_ulps": other},
             diagnosis=_digits(mine[leaf], plain[leaf]) if off.any() else "",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,21 +23,6 @@ class GradcheckError(ValueError):
 def x64(enabled: bool = True) -> AbstractContextManager[Any]:
     """A context in which arrays may be float64; or, if not, in which nothing is changed."""
     return jax.enable_x64(True) if enabled else nullcontext()
-
-
-@contextmanager
-def x64_with_empty_caches() -> Iterator[None]:
-    """`x64` for functions of which JAX would mix up what it traced in either mode.
-
-    It takes the dtype of a NumPy array of int64 that f uses as an index from the mode in which it
-    met the array first, and fails in the other (0.10.2 and 0.12.0).
-    """
-    jax.clear_caches()
-    try:
-        with jax.enable_x64(True):
-            yield
-    finally:
-        jax.clear_caches()
 
 
 @dataclass(frozen=True)
@@ -74,10 +59,11 @@ class Problem:
             leaves[i] = value
         return replace(self, leaves=leaves)
 
-    def widened(self) -> Problem:
-        """The same point in float64; call it inside `x64()`."""
+    def widened(self, dtype: Any = jnp.float64) -> Problem:
+        """The same point in another dtype; of float64 call it inside `x64()`."""
         leaves = [
-            jnp.asarray(np.asarray(x, np.float64)) if _is_inexact(x) else x for x in self.leaves
+            jnp.asarray(np.asarray(x, np.float64), dtype) if _is_inexact(x) else x
+            for x in self.leaves
         ]
         return replace(self, leaves=leaves)
 

@@ -106,12 +106,12 @@ def _vote_at_kink(
     probe: Probe, inputs: Sequence[Any], found: Comparison, leaf: int, rng: np.random.Generator
 ) -> Verdict:
     nothing = Slope(np.nan, np.nan)
+    if _on_the_border(probe, inputs, found, leaf, rng):
+        text = "on the border of where f is defined, where the reference is no number"
+        return Verdict("pass", np.nan, np.nan, nothing, text)
     reason = _kink(probe, inputs, found, leaf, rng)
     if reason:
         return Verdict("fail", np.nan, np.nan, nothing, f"no valid subgradient: {reason}")
-    if reason is None and _on_the_border(probe, inputs, found, leaf, rng):
-        text = "on the border of where f is defined, where the reference is no number"
-        return Verdict("pass", np.nan, np.nan, nothing, text)
     if reason is None:
         text = "the reference jumps close by, but no single output shows a kink"
         return Verdict("inconclusive", np.nan, np.nan, nothing, text)
