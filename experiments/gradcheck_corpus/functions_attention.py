@@ -59,6 +59,7 @@ def _biased_bwd(kept, g):
     q, k, v, bias, visible = kept
     p = _biased_weights(q, k, bias, visible)
     ds = _softmax_bwd(p, jnp.einsum("htd,hsd->hts", g, v))
+    ds = jnp.where(visible, ds, 0)  # where nothing is visible p is no 0 that would do it
     scale = 1 / math.sqrt(q.shape[-1])
     dq, dk = jnp.einsum("hts,hsd->htd", ds, k) * scale, jnp.einsum("hts,htd->hsd", ds, q) * scale
     return dq, dk, jnp.einsum("hts,htd->hsd", p, g), ds.sum(0), None
