@@ -1,7 +1,8 @@
 """A pytest plugin that breaks the checker in one place, named by an environment variable.
 
 ``JAXDL_GRADCHECK_MUTATION`` is 'drop NAME' (the check is not in the table), 'check NAME: A to B'
-(its findings of outcome A have outcome B), 'vote: A to B' or 'report: A to B'.
+(its findings of outcome A have outcome B), 'vote: A to B' or 'report: A to B'; a reducer's contract
+in `check_layer` has the name 'reducer NAME', and 'held points' are those of the check stress.
 """
 
 from __future__ import annotations
@@ -11,21 +12,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from jaxdl.gradcheck import _check, _entries, _levels
+from jaxdl.gradcheck import _check, _entries, _layer, _levels
 from jaxdl.gradcheck._report import Report
 
 VARIABLE = "JAXDL_GRADCHECK_MUTATION"
 SWAPS = (("pass", "fail"), ("fail", "pass"), ("inconclusive", "pass"), ("fail", "inconclusive"))
 CHECKS = (*_levels.LEVELS["full"], *_levels.DIFFERENCES)
+REDUCERS = tuple(f"reducer {name}" for name in _layer.REDUCERS)
 # What cannot come of a check cannot be swapped: cost only measures, power only doubts.
 _CANNOT = {("cost", "fail"), ("power", "pass"), ("power", "fail")}
 
 
 def mutations() -> list[str]:
     """Of the checker, each by its name."""
-    found = [f"drop {name}" for name in (*CHECKS, "power")]
+    found = [f"drop {name}" for name in (*CHECKS, "power", "held points", *REDUCERS)]
     for name in (*CHECKS, "power"):
         found += [f"check {name}: {a} to {b}" for a, b in SWAPS if (name, a) not in _CANNOT]
+    found += [f"check {name}: {a} to {b}" for name in REDUCERS for a, b in SWAPS[:2]]
     return found + [f"{part}: {a} to {b}" for part in ("vote", "report") for a, b in SWAPS]
 
 
@@ -57,6 +60,10 @@ def install(mutation: str) -> None:
     if part == "report":
         right: Any = Report.outcome
         setattr(Report, "outcome", property(lambda self: swapped(right.fget(self))))  # noqa: B010
+    elif part in REDUCERS:
+        name = part.removeprefix("reducer ")
+        run = _layer.REDUCERS[name]
+        _layer.REDUCERS[name] = lambda at: (changed(f) for f in run(at))
     elif part == "vote":
         _wrap(_entries, "vote", lambda found, *args: changed(found))
     elif part == "power":
@@ -69,6 +76,9 @@ def install(mutation: str) -> None:
 def _drop(name: str) -> None:
     if name == "power":
         _wrap(_check, "_vacuous", lambda found, *args: [])
+    if name == "held points":
+        _wrap(_entries, "held_points", lambda found, *args: iter(()))
+    _layer.REDUCERS.pop(name.removeprefix("reducer "), None)
     for table in (*_levels.LEVELS.values(), _levels.QUICK, _levels.STANDARD, _levels.FULL,
                   _levels.DIFFERENCES):  # fmt: skip
         table.pop(name, None)
@@ -88,5 +98,9 @@ def pytest_configure(config: Any) -> None:
 def pytest_collection_modifyitems(items: list[Any]) -> None:
     """The tests of what is broken come first."""
     part = part_of(os.environ.get(VARIABLE, ""))
-    if part:
+    if part in REDUCERS:
+        items.sort(key=lambda item: "gradcheck_layers" not in item.nodeid or "[" in item.name)
+    elif part == "held points":
+        items.sort(key=lambda item: "gradcheck_held" not in item.nodeid)
+    elif part:
         items.sort(key=lambda item: f"[{part}" not in item.name and f"_{part}" not in item.name)

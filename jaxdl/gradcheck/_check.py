@@ -192,15 +192,15 @@ def _at(
     dtype_of_probe = working_dtype(problem, oracle.truth, narrow(jaxpr), notes)
 
     def case_of(problem: Problem) -> Case:
-        working = problem if dtype_of_probe is None else problem.widened(dtype_of_probe)
+        with x64(dtype_of_probe == jnp.float64):
+            working = problem if dtype_of_probe is None else problem.widened(dtype_of_probe)
         probe = Probe(working.outputs, oracle.truth(working))
         return Case(
             problem, probe, oracle.truth(problem), dtype_of_probe, asked.seed,
             asked.expect is None, case_of, notes=notes,
         )  # fmt: skip
 
-    with x64(dtype_of_probe == jnp.float64):
-        case = case_of(problem)
+    case = case_of(problem)
     checks = dict(LEVELS[asked.level] if table is None else table)
     if dtype is not None:
         checks = {n: c for n, c in LEVELS["standard"].items() if n in LOW_PRECISION}
