@@ -42,11 +42,11 @@ class Settings:
     """What to measure; 'baselines' are the other checkers, on the parts that are named beside."""
     seeds: int = 5
     """Of the right functions: each gives other arguments and other random directions."""
-    baseline_seeds: int = 2
+    baseline_seeds: int = 1
     """The same for the other checkers, and for the level quick."""
     dtypes: tuple[str, ...] = ("float32", "float64", "bfloat16")
     """Of the right functions, for our checker."""
-    mutants: int = 6
+    mutants: int = 4
     """Automatic mutants of each layer, at most."""
     every: int = 1
     """Take only every so many-th function, pair and layer."""

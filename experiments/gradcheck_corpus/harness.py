@@ -1,5 +1,8 @@
 """Runs the items of gradcheck_score in worker processes, each of which computes on one thread.
 
+Each has two devices, without which some mistakes are none. Programs that run once are compiled
+without optimisation; those that are timed are compiled as usual.
+
 Items come in groups that share code (all of one function, of one layer): a worker takes a whole
 group, so that what is compiled for one item is there for the next. An item that takes too long
 ends its process and counts as 'not finished'; the group goes on in a new one.
@@ -26,7 +29,11 @@ from experiments.gradcheck_corpus.items import Item, Record, evaluate
 _ROOT = Path(__file__).resolve().parents[2]
 _START_LIMIT = 300.0  # seconds until a new process must be ready
 _MOST_ITEMS = 300  # of one process: what it has compiled stays in memory
-_FLAGS = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+_FLAGS = (
+    "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1 "
+    "--xla_force_host_platform_device_count=2"
+)
+_FAST = "--xla_backend_optimization_level=0"
 
 
 def work(
@@ -104,7 +111,7 @@ class _Worker:
     def __init__(self, corpus: str, core: int, compiled: Path | None, log: Path):
         self._command = [sys.executable, "-m", "experiments.gradcheck_corpus.harness", corpus,
                          str(core), str(compiled or "")]  # fmt: skip
-        self._log = log
+        self._log, self._flags = log, f"{_FLAGS} {_FAST}" if compiled else _FLAGS
         self._process: subprocess.Popen[str] | None = None
         self._done = 0
         self._ended = False
@@ -145,7 +152,7 @@ class _Worker:
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip(),
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {self._flags}".strip(),
             "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
         }  # fmt: skip
         with open(self._log, "a", encoding="utf-8") as log:
