@@ -97,6 +97,19 @@ def test_integers_of_another_size():
     assert resized_integers(np.array([3, 1, 2]), "sorted", 3, {}, 6, rng()).tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="no 6 distinct indices below 5"):
         resized_integers(values, "distinct", 5, {}, 0, rng())
+    with pytest.raises(ValueError, match="no 6 distinct indices below 5"):
+        resized_integers(values, "permutation", 5, {}, 0, rng())
+    with pytest.raises(ValueError, match="no 6 sizes below 2"):
+        resized_integers(values, "sizes", 2, {9: 17}, 9, rng())
+
+
+def test_sizes_that_may_be_indices_stay_within_bounds():
+    """Their sum is the length of an axis by chance."""
+    problem = state(gathered, (drawn(3), ints(0, 2, 1, 0)), None, None)
+    assert promises(problem) == {1: "sizes"}
+    for seed in range(5):
+        for _, moved in held_points(problem, np.random.default_rng(seed)):
+            assert moved.leaves[1].max() < 3
 
 
 @pytest.mark.parametrize("index", [3, np.int32(3), jnp.int32(3)])

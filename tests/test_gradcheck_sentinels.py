@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from jax.core import Tracer
 from jax.custom_batching import custom_vmap
+from jax.custom_derivatives import SymbolicZero
 
 from jaxdl import gradcheck
 from jaxdl.gradcheck import Finding, Report
@@ -93,6 +94,21 @@ def _alone(factor: float) -> Rule:
         return g * y * times, g * x * times
 
     f.defvjp(fwd, bwd, symbolic_zeros=True)
+    return f
+
+
+def _one_of_two(factor: float) -> Rule:
+    """Of two outputs: what the gradient is taken times where the second has no cotangent."""
+    f = jax.custom_vjp(lambda x: (jnp.sin(x), x * x))
+
+    def bwd(x, g):
+        first, second = g
+        if isinstance(second, SymbolicZero):
+            return (factor * first * jnp.cos(x),)
+        first = 0 if isinstance(first, SymbolicZero) else first
+        return (first * jnp.cos(x) + 2 * second * x,)
+
+    f.defvjp(lambda x: ((jnp.sin(x.value), x.value**2), x.value), bwd, symbolic_zeros=True)
     return f
 
 
@@ -198,6 +214,7 @@ SENTINELS = {
     "transforms": _of_sine(_traced, told_as=("jit", "vmap")),
     "transforms-vmap": Sentinel(lambda: _mapped(2.0), lambda: _mapped(1.0), told_as=("vmap",)),
     "subsets": Sentinel(lambda: _alone(2.0), lambda: _alone(1.0), (X, X[::-1].copy())),
+    "subsets-outputs": Sentinel(lambda: _one_of_two(2.0), lambda: _one_of_two(1.0), (X,)),
     "pullbacks": Sentinel(_kept_outside, sine),
     "second order": Sentinel(
         lambda: _tanh(lambda x, g: g * jax.lax.stop_gradient(1 - jnp.tanh(x) ** 2)),

@@ -19,7 +19,7 @@ from jaxdl.gradcheck._probe import (
 )
 from jaxdl.gradcheck._report import Finding
 
-_MOST_ARGUMENTS = 8  # so many are mapped one by one
+_MOST_ALONE = 8  # arguments or outputs that are taken one by one
 
 
 def additivity(case: Case) -> Iterator[Finding]:
@@ -43,22 +43,33 @@ def additivity(case: Case) -> Iterator[Finding]:
 
 
 def subsets(case: Case) -> Iterator[Finding]:
-    """Differentiated alone, an argument has the gradient that it has among all."""
-    inputs = case.at(case.problem.inputs)
-    if len(inputs) < 2:
-        return
-    weights = cotangents(case.rng(5), jax.eval_shape(case.probe.f, *inputs))
-    whole = case.probe.gradients(inputs, weights)[0]
-    rounding = case.probe.rounding(inputs, weights)
-    for leaf, name in enumerate(case.problem.input_names):
+    """Alone, an argument has the gradient that it has among all; so it is for outputs.
 
-        def alone(x: Any, leaf: int = leaf) -> list[Any]:
+    A rule may be told which arguments are constant and which cotangents are zero.
+    """
+    inputs = case.at(case.problem.inputs)
+    weights = cotangents(case.rng(5), jax.eval_shape(case.probe.f, *inputs))
+    names, rounding = case.problem.input_names, case.probe.rounding(inputs, weights)
+    floors = case.probe.floors(inputs, weights)
+    whole = case.probe.gradients(inputs, weights)[0]
+    for leaf, name in enumerate(names if len(inputs) > 1 else ()):
+
+        def of_one(x: Any, leaf: int = leaf) -> list[Any]:
             return case.probe.f(*inputs[:leaf], x, *inputs[leaf + 1 :])
 
-        (g,) = to_numpy(jax.jit(backward_of(alone))([inputs[leaf]], weights))
-        yield same("subsets", name, g, whole[leaf], rounding,
-                    "differentiated alone, with the other arguments constant",
-                    case.probe.floors(inputs, weights)[leaf])  # fmt: skip
+        (g,) = to_numpy(jax.jit(backward_of(of_one))([inputs[leaf]], weights))
+        how = "differentiated alone, with the other arguments constant"
+        yield same("subsets", name, g, whole[leaf], rounding, how, floors[leaf])
+    for i, w in enumerate(weights if 1 < len(weights) <= _MOST_ALONE else ()):
+
+        def to_one(*x: Any, i: int = i) -> list[Any]:
+            return [case.probe.f(*x)[i]]
+
+        others = [v if j == i else jnp.zeros_like(v) for j, v in enumerate(weights)]
+        together = case.probe.gradients(inputs, others)[0]
+        found = to_numpy(jax.jit(backward_of(to_one))(inputs, [w]))
+        for name, a, b, floor in zip(names, found, together, floors, strict=True):
+            yield same("subsets", name, a, b, rounding, f"with output {i} alone", floor)
 
 
 def transforms(case: Case) -> Iterator[Finding]:
@@ -78,7 +89,7 @@ def transforms(case: Case) -> Iterator[Finding]:
     ]
     two = [jnp.stack([w, -0.5 * w]) for w in weights]
     mapped = [tuple(range(len(inputs)))] + (
-        [(i,) for i in range(len(inputs))] if 1 < len(inputs) <= _MOST_ARGUMENTS else []
+        [(i,) for i in range(len(inputs))] if 1 < len(inputs) <= _MOST_ALONE else []
     )
     for chosen in mapped:
         axes = [0 if i in chosen else None for i in range(len(inputs))]

@@ -19,6 +19,7 @@ import numpy as np
 from jaxdl.gradcheck import _strip
 from jaxdl.gradcheck._problem import Problem
 
+_DRAWS = 16  # of sizes, until all are small enough to be indices
 Promise = Literal["permutation", "distinct", "sizes", "sorted", "none"]
 
 
@@ -32,7 +33,10 @@ def held_points(problem: Problem, rng: np.random.Generator) -> Iterator[tuple[st
     booleans = {i: np.asarray(x) for i, x in enumerate(problem.leaves) if _is(x, jnp.bool_)}
     promised = promises(problem)
     for sample, draw in (("duplicates", _duplicates), ("edges", _edges)):
-        moved = {i: _moved(x, draw(x, rng), promised[i], rng) for i, x in integers.items()}
+        moved = {
+            i: _moved(x, draw(x, rng), promised[i], _lengths(problem), rng)
+            for i, x in integers.items()
+        }
         yield from _changed(problem, f"{sample} among the integers", moved)
     for value in (True, False):
         moved = {i: np.full(x.shape, value) for i, x in booleans.items()}
@@ -66,16 +70,20 @@ def _edges(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _moved(
-    x: np.ndarray, drawn: np.ndarray, promise: Promise, rng: np.random.Generator
+    x: np.ndarray, drawn: np.ndarray, promise: Promise, lengths: set[int], rng: np.random.Generator
 ) -> np.ndarray:
     """What was drawn in place of x, with its promise."""
     if promise in ("permutation", "distinct"):
         return rng.permuted(x, axis=-1)
     if promise == "sizes":
-        empty, other = rng.permutation(len(x))[:2]
+        bound = min(n for n in lengths | {int(x.sum()) + 1} if n > x.max())
+        pairs = [(i, j) for i in range(len(x)) for j in range(len(x)) if i != j and x[i]]
+        pairs = [(i, j) for i, j in pairs if x[i] + x[j] < bound]  # it may yet be an index
         found = x.copy()
-        found[other] += found[empty]
-        found[empty] = 0
+        if pairs:
+            empty, other = pairs[rng.integers(len(pairs))]
+            found[other] += found[empty]
+            found[empty] = 0
         return found
     if promise == "sorted":  # as of segments, or where rows begin and end
         drawn = np.sort(drawn, axis=-1)
@@ -92,8 +100,11 @@ def promises(problem: Problem) -> dict[int, Promise]:
     if not integers:
         return {}
     unique = _writes_once(problem)
-    lengths = {n for leaf in problem.leaves for n in np.shape(leaf)}
-    return {i: _promise(x, unique, lengths) for i, x in integers.items()}
+    return {i: _promise(x, unique, _lengths(problem)) for i, x in integers.items()}
+
+
+def _lengths(problem: Problem) -> set[int]:
+    return {n for leaf in problem.leaves for n in np.shape(leaf)}
 
 
 def _promise(x: np.ndarray, unique: bool, lengths: set[int]) -> Promise:
@@ -136,16 +147,22 @@ def resized_integers(
       rng: of random numbers.
 
     Raises:
-      ValueError: there are not so many distinct ones.
+      ValueError: there are none.
     """
-    if promise == "permutation":
-        return rng.permuted(np.broadcast_to(np.arange(values.shape[-1]), values.shape), axis=-1)
-    if promise == "distinct":
-        if values.shape[-1] > bound:
-            raise ValueError(f"there are no {values.shape[-1]} distinct indices below {bound}")
-        all_ = np.broadcast_to(np.arange(bound), (*values.shape[:-1], bound))
-        return rng.permuted(all_, axis=-1)[..., : values.shape[-1]]
+    if promise in ("permutation", "distinct"):
+        length = values.shape[-1]
+        if length > bound:
+            raise ValueError(f"there are no {length} distinct indices below {bound}")
+        top = length if promise == "permutation" else bound
+        each = np.broadcast_to(np.arange(top), (*values.shape[:-1], top))
+        return rng.permuted(each, axis=-1)[..., :length]
     if promise == "sizes":
-        return rng.multinomial(lengths.get(total, total), np.full(len(values), 1 / len(values)))
+        for _ in range(_DRAWS):
+            drawn = rng.multinomial(
+                lengths.get(total, total), np.full(values.size, 1 / values.size)
+            )
+            if drawn.max() < bound:
+                return drawn
+        raise ValueError(f"there are no {values.size} sizes below {bound}")
     values = values % bound
     return np.sort(values, axis=-1) if promise == "sorted" else values

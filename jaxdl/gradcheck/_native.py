@@ -84,12 +84,16 @@ def zero(case: Case) -> Iterator[Finding]:
 
 
 def scaling(case: Case) -> Iterator[Finding]:
-    """The gradient of ±2ᵏ times the cotangent is ±2ᵏ times the gradient, to the last bit."""
+    """The gradient of ±2ᵏ times the cotangent is ±2ᵏ times the gradient, to the last bit.
+
+    The factors are large and small, so that what is clipped or cut off shows.
+    """
     problem = case.problem
     y, vjp = jax.vjp(problem.outputs, *problem.inputs)
     weights = cotangents(case.rng(3), y)
     base = to_numpy(vjp(weights))
-    for factor in (8.0, -0.25):
+    power = 3 if any(a.dtype == jnp.float16 for a in (*problem.inputs, *y)) else 10
+    for factor in (2.0**power, -(2.0**-power)):
         scaled = to_numpy(vjp([w * factor for w in weights]))
         for leaf, (name, one, other) in enumerate(
             zip(problem.input_names, base, scaled, strict=True)
