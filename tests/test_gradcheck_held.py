@@ -34,6 +34,10 @@ def overwritten(x, i):
     return x.at[i].set(0.0)
 
 
+def beside(x, i):
+    return x
+
+
 # --- promises -----------------------------------------------------------------------------------
 
 
@@ -41,7 +45,11 @@ def overwritten(x, i):
     ("f", "values", "promise"),
     [
         (gathered, [3, 0, 2, 1], "permutation"),
-        (gathered, [[1, 0], [0, 1]], "permutation"),
+        (gathered, [[1, 0, 2], [0, 2, 1]], "permutation"),
+        (gathered, [[0, 1, 0], [1, 0, 0]], "one in a row"),
+        (beside, [[False, True], [False, True]], "one in a row"),
+        (beside, [True, False], "none"),
+        (gathered, [0, 2, 2, 9], "pointers"),
         (gathered, [5, 0, 2], "none"),
         (overwritten, [5, 0, 2], "distinct"),
         (gathered, [[5, 0], [3, 1]], "distinct"),
@@ -66,6 +74,10 @@ def test_other_values_keep_the_promise():
         assert sorted(found.tolist()) == [0, 2, 5]
     for found in moved(gathered, [4, 3, 2]).values():
         assert found.sum() == 9 and 0 in found
+    for found in moved(gathered, [2, 2, 3, 5]).values():
+        assert np.all(np.diff(found) >= 0) and (found[0], found[-1]) == (2, 5)
+    for found in moved(gathered, [[0, 1, 0], [1, 0, 0]]).values():
+        assert found.sum(axis=1).tolist() == [1, 1]
     for found in moved(gathered, [0, 1, 1, 3, 5]).values():
         assert np.all(np.diff(found) >= 0) and (found[0], found[-1]) == (0, 5)
     found = moved(gathered, [7, 3, 5, 4, 6, 3])
@@ -81,7 +93,13 @@ def test_booleans_all_true_and_all_false():
     ]  # fmt: skip
 
 
-def test_nothing_is_drawn_for_keys_bytes_and_single_numbers():
+def test_labels_in_bytes_are_drawn_too():
+    problem = state(gathered, (drawn(9), jnp.asarray([7, 3, 5, 4, 3], jnp.uint8)), None, None)
+    found = dict(held_points(problem, rng()))["edges among the integers"].leaves[1]
+    assert found.dtype == jnp.uint8 and set(np.asarray(found).tolist()) == {0, 7}
+
+
+def test_nothing_is_drawn_for_keys_and_single_numbers():
     args = (drawn(4), jnp.int32(3), 2, jax.random.key(0), jnp.asarray([1, 2], jnp.uint32))
     problem = state(lambda x, *_: x, args, None, None)
     assert not list(held_points(problem, rng())) and not promises(problem)
@@ -90,17 +108,21 @@ def test_nothing_is_drawn_for_keys_bytes_and_single_numbers():
 def test_integers_of_another_size():
     values = np.zeros(6, int)
     for _ in range(5):
-        assert sorted(resized_integers(values, "permutation", 6, {}, 0, rng())) == [*range(6)]
-        found = resized_integers(values[:3], "distinct", 4, {}, 0, rng())
+        assert sorted(resized_integers(values, "permutation", 6, {}, 0, 0, rng())) == [*range(6)]
+        found = resized_integers(values[:3], "distinct", 4, {}, 0, 0, rng())
         assert len(set(found.tolist())) == 3 and found.max() < 4
-    assert resized_integers(values, "sizes", 9, {9: 17}, 9, rng()).sum() == 17
-    assert resized_integers(np.array([3, 1, 2]), "sorted", 3, {}, 6, rng()).tolist() == [0, 1, 2]
+    assert resized_integers(values, "sizes", 9, {9: 17}, 9, 4, rng()).sum() == 17
+    assert resized_integers(np.array([3, 1, 2]), "sorted", 3, {}, 6, 3, rng()).tolist() == [0, 1, 2]
+    found = resized_integers(values, "pointers", 9, {9: 17}, 20, 9, rng())
+    assert (found[0], found[-1]) == (0, 17) and np.all(np.diff(found) >= 0)
+    found = resized_integers(np.zeros((4, 5), bool), "one in a row", 9, {}, 0, 0, rng())
+    assert found.dtype == bool and found.sum(axis=1).tolist() == [1, 1, 1, 1]
     with pytest.raises(ValueError, match="no 6 distinct indices below 5"):
-        resized_integers(values, "distinct", 5, {}, 0, rng())
+        resized_integers(values, "distinct", 5, {}, 0, 0, rng())
     with pytest.raises(ValueError, match="no 6 distinct indices below 5"):
-        resized_integers(values, "permutation", 5, {}, 0, rng())
+        resized_integers(values, "permutation", 5, {}, 0, 0, rng())
     with pytest.raises(ValueError, match="no 6 sizes below 2"):
-        resized_integers(values, "sizes", 2, {9: 17}, 9, rng())
+        resized_integers(values, "sizes", 2, {9: 17}, 9, 4, rng())
 
 
 def test_sizes_that_may_be_indices_stay_within_bounds():
@@ -193,6 +215,36 @@ def test_an_empty_group():
     report = gradcheck.check(spilled, *args, skip=skip, raises=False)
     samples = {f.sample for f in report.findings if f.outcome == "fail" and f.name == "stress"}
     assert "duplicates among the integers" in samples, str(report)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.bool_, jnp.float32])
+def test_labels_with_a_single_1(dtype):
+    """Softmax less the label is right for a label that adds up to 1."""
+    f = ruled(
+        lambda x, y: -jnp.sum(jnp.where(y == 1, jax.nn.log_softmax(x), 0)),
+        lambda kept, g: (g * (jax.nn.softmax(kept[0]) - kept[1]), None),
+    )
+    labels = jnp.asarray(np.eye(4)[[1, 3, 1]], dtype)
+    assert gradcheck.check(f, drawn(3, 4), labels, wrt=["args[0]"]).outcome == "pass"
+
+
+def test_pointers_that_end_where_the_rows_do():
+    def f(x, ends):
+        total = jnp.concatenate([jnp.zeros(1, x.dtype), jnp.cumsum(x)])
+        return total[ends[1:]] - total[ends[:-1]]
+
+    def bwd(kept, g):
+        x, ends = kept
+        return jnp.repeat(g, jnp.diff(ends), total_repeat_length=x.size), None
+
+    assert gradcheck.check(ruled(f, bwd), drawn(7), ints(0, 2, 3, 7)).outcome == "pass"
+
+
+def test_a_failure_for_other_integers_says_so():
+    wrong = MISTAKES["row 0 taken for padding"][1]
+    skip = dict.fromkeys(["shapes", "shrink"], "not asked here")
+    report = gradcheck.check(wrong, drawn(9), ints(5, 3, 2, 8), skip=skip, raises=False)
+    assert "let it return NaN where that does not hold" in str(report)
 
 
 def test_a_rule_may_rely_on_what_is_promised():

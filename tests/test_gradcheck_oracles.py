@@ -116,6 +116,61 @@ def test_a_point_at_which_autodiff_of_the_primal_is_wrong(at_zero, outcome):
     assert report.outcome == outcome and ("on all sides it is 1" in str(report)) == (at_zero != 1)
 
 
+@pytest.mark.parametrize("factor", [1.0, 1.01])
+def test_a_reference_that_is_no_number_anywhere(factor):
+    """The distance of a point to itself is 0 wherever it is, and autodiff has 0/0 there."""
+
+    def distances(x):
+        d = x[:, None] - x[None]
+        return jnp.sqrt(jnp.sum(d * d, -1))
+
+    def bwd(kept, g):
+        (x,) = kept
+        d, y = x[:, None] - x[None], distances(x)
+        slope = factor * (g / jnp.where(y == 0, 1, y))[..., None] * d
+        return (slope.sum(1) - slope.sum(0),)
+
+    skip = {"power": "no entry has a reference", "second order": "no entry has a reference"}
+    report = gradcheck.check(_ruled(distances, bwd), drawn(4, 3), skip=skip, raises=False)
+    assert report.outcome == ("pass" if factor == 1 else "fail"), str(report)
+
+
+def test_an_open_vote_is_no_failure_of_precision():
+    """Bisection: autodiff of the primal gives 0, and only differences know."""
+
+    def root(a):
+        low, high = jnp.full_like(a, -4), jnp.full_like(a, 4)
+        for _ in range(60):
+            middle = (low + high) / 2
+            above = middle**3 + middle > a
+            low, high = jnp.where(above, low, middle), jnp.where(above, middle, high)
+        return low
+
+    f = _ruled(root, lambda kept, g: (g / (3 * root(kept[0]) ** 2 + 1),))
+    report = gradcheck.check(f, drawn(4), raises=False)
+    assert report.outcome == "inconclusive" and "ref='fd'" in str(report)
+    assert gradcheck.check(f, drawn(4), ref="fd").outcome == "pass"
+
+
+def test_a_failure_beside_stop_gradient_gives_a_hint():
+    f = _ruled(
+        lambda x: x + lax.stop_gradient(jnp.round(x) - x), lambda kept, g: (1.5 * g,)
+    )  # fmt: skip
+    report = gradcheck.check(f, drawn(5), raises=False)
+    assert "f has a stop_gradient" in str(report)
+
+
+def test_an_ill_conditioned_function_may_differ_from_its_forward_rule():
+    matrix = jnp.asarray(1 / (np.add.outer(np.arange(6), np.arange(6)) + 1.0), jnp.float32)
+    f = jax.custom_vjp(lambda y: jnp.linalg.solve(matrix, y))
+    f.defvjp(
+        lambda y: (jax.scipy.linalg.solve(matrix, y, assume_a="sym"), None),
+        lambda _, g: (jnp.linalg.solve(matrix.T, g),),
+    )
+    report = gradcheck.check(f, drawn(6), level="quick", raises=False)
+    assert {x.outcome for x in report.findings if x.name == "forward"} == {"pass"}
+
+
 def test_on_the_border_of_the_domain_nobody_knows():
     """x·√x: at 0 autodiff has 0·∞, and below there is nothing."""
     f = _ruled(lambda x: x * jnp.sqrt(x), lambda kept, g: (1.5 * g * jnp.sqrt(kept[0]),))
@@ -186,6 +241,21 @@ def test_axes_of_one_length_become_1_together():
     assert gradcheck.check(_ruled(f, bwd), drawn(4, 3), 2 * drawn(4, 3)).outcome == "pass"
 
 
+def test_an_array_and_indices_into_it_have_one_length():
+    """JAX clamps an index beyond; the rule knows rows of its own length alone."""
+    f = _ruled(
+        lambda x, order: x[jnp.argsort(order)],
+        lambda kept, g: (jnp.zeros_like(kept[0]).at[jnp.argsort(kept[1])].add(g), None),
+    )
+    report = gradcheck.check(f, drawn(6), jnp.asarray([4, 0, 7, 1, 9, 3]))
+    assert report.outcome == "pass"
+
+
+def test_a_rule_that_refuses_sizes_is_told():
+    pairs = _ruled(lambda x: 2 * x, lambda kept, g: ((2 * g.reshape(-1, 2)).reshape(-1),))
+    assert "the rule raises an error, and f does not" in str(gradcheck.check(pairs, drawn(8)))
+
+
 def test_what_is_sorted_stays_sorted():
     """Between knots; out of order they bracket nothing."""
 
@@ -224,6 +294,52 @@ def test_what_is_not_differentiated_is_given_as_it_is():
     x = drawn(40).astype(jnp.bfloat16)
     report = gradcheck.check(lambda x, c: f(x, c), x, x[::-1], wrt=["args[0]"])
     assert report.outcome == "pass"
+
+
+@pytest.mark.parametrize("level", ["standard", "full"])
+def test_half_precision_in_and_single_out(level):
+    f = _ruled(
+        lambda x: jnp.tanh(x.astype(jnp.float32)),
+        lambda kept, g: ((g * (1 - jnp.tanh(kept[0].astype(g.dtype)) ** 2)).astype(kept[0].dtype),),
+    )
+    assert gradcheck.check(f, drawn(5).astype(jnp.bfloat16), level=level).outcome == "pass"
+
+
+def test_a_rule_with_a_dtype_written_down_is_compared_in_it():
+    def bwd(kept, g):
+        start = jnp.zeros((), jnp.float32)
+        return (lax.scan(lambda c, v: (c + v, c + v), start, g, reverse=True)[1],)
+
+    report = gradcheck.check(_ruled(lambda x: jnp.cumsum(x), bwd), drawn(6))
+    assert report.outcome == "pass" and "compared in the given dtypes" in str(report)
+
+
+def test_a_python_float_that_is_held_is_a_number():
+    f = _ruled(lambda x: jnp.sin(x), lambda kept, g: (g * jnp.cos(kept[0]),))
+
+    def scaled(x, a):
+        return f(x) * a if a > 0 else x
+
+    assert gradcheck.check(scaled, drawn(5), 0.7, wrt=["args[0]"], level="quick").outcome == "pass"
+    with pytest.raises(
+        GradcheckError, match=r"plain number .* \(args\[1\]\): name the others in wrt"
+    ):
+        gradcheck.check(scaled, drawn(5), 0.7)
+
+
+def test_a_single_number_keeps_its_sign():
+    """A width: where it is negative, clip and the rule mean different things."""
+
+    def huber(x, d):
+        return jnp.where(jnp.abs(x) <= d, 0.5 * x * x, d * (jnp.abs(x) - 0.5 * d))
+
+    def bwd(kept, g):
+        x, d = kept
+        beyond = jnp.abs(x) > d
+        return g * jnp.clip(x, -d, d), jnp.where(beyond, g * (jnp.abs(x) - d), 0).sum()
+
+    for seed in range(3):
+        assert gradcheck.check(_ruled(huber, bwd), drawn(8), jnp.float32(1), seed=seed).outcome
 
 
 ORDER = np.array([3, 0, 4, 1, 2])

@@ -19,6 +19,7 @@ from jaxdl.gradcheck._probe import (
 )
 from jaxdl.gradcheck._report import Finding
 
+_MAPPED = 3  # two may be a special case
 _MOST_ALONE = 8  # arguments or outputs that are taken one by one
 
 
@@ -84,10 +85,11 @@ def transforms(case: Case) -> Iterator[Finding]:
     for name, a, b, floor in zip(names, eager, compiled, floors, strict=True):
         yield same("jit", name, b, a, rounding, "under jit", floor)
     stacked = [
-        jnp.stack([x, x * (1 + 0.25 * jnp.asarray(direction(case.rng(9, i), x.shape), x.dtype))])
+        jnp.stack([x, *(x * (1 + 0.25 * jnp.asarray(direction(case.rng(9, i, k), x.shape), x.dtype))
+                        for k in range(1, _MAPPED))])
         for i, x in enumerate(inputs)
-    ]
-    two = [jnp.stack([w, -0.5 * w]) for w in weights]
+    ]  # fmt: skip
+    several = [jnp.stack([w * (-0.5) ** k for k in range(_MAPPED)]) for w in weights]
     mapped = [tuple(range(len(inputs)))] + (
         [(i,) for i in range(len(inputs))] if 1 < len(inputs) <= _MOST_ALONE else []
     )
@@ -95,16 +97,16 @@ def transforms(case: Case) -> Iterator[Finding]:
         axes = [0 if i in chosen else None for i in range(len(inputs))]
         at = [s if i in chosen else x for i, (s, x) in enumerate(zip(stacked, inputs, strict=True))]
         try:
-            together = to_numpy(jax.jit(jax.vmap(backward, (axes, 0)))(at, two))
+            together = to_numpy(jax.jit(jax.vmap(backward, (axes, 0)))(at, several))
         except NotImplementedError as error:  # such as a callback that says nothing about vmap
             yield Finding("vmap", "skipped", text=str(error).splitlines()[0][:200])
             return
-        for k in range(2):
+        for k in range(_MAPPED):
             here = [
                 s[k] if i in chosen else x
                 for i, (s, x) in enumerate(zip(stacked, inputs, strict=True))
             ]
-            single = case.probe.gradients(here, [w[k] for w in two])[0]
+            single = case.probe.gradients(here, [w[k] for w in several])[0]
             for name, a, b, floor in zip(names, together, single, floors, strict=True):
                 which = "all arguments" if len(chosen) == len(inputs) else names[chosen[0]]
                 yield same("vmap", name, a[k], b, rounding, f"under vmap of {which}", 4 * floor)

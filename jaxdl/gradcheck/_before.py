@@ -74,7 +74,7 @@ def working_dtype(problem: Problem, truth: Any, narrow: list[str], notes: list[s
 
 
 def _refused_in(dtype: Any, problem: Problem, truth: Any) -> str:
-    """Why f cannot be computed in a dtype, as where another is written down in it; else ''."""
+    """Why f or its rule cannot be computed in a dtype, as where one is written down; else ''."""
     # JAX takes the dtype of a NumPy array that f indexes with from the mode in which a program that
     # lives has met it: that must show now, and not when there are compiled ones
     held = jax.make_jaxpr(problem.outputs)(*problem.inputs)
@@ -82,7 +82,9 @@ def _refused_in(dtype: Any, problem: Problem, truth: Any) -> str:
         try:
             working = problem.widened(dtype)
             truth(working)
-            jax.eval_shape(working.outputs, *working.inputs)
+            shapes = jax.eval_shape(working.outputs, *working.inputs)
+            weights = [jnp.zeros(s.shape, s.dtype) for s in shapes]
+            jax.eval_shape(backward_of(working.outputs), working.inputs, weights)
         except Exception as error:
             return (str(error).splitlines() or [""])[0] or type(error).__name__
     del held

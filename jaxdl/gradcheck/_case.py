@@ -44,6 +44,8 @@ class Case:
     """Of the gradients at the given arguments, leaf by leaf."""
     wrong: set[str] = field(default_factory=set)
     """Leaves whose gradient is wrong at the given arguments."""
+    doubtful: set[str] = field(default_factory=set)
+    """Leaves about which the vote was open there: the reference says nothing."""
     notes: list[str] = field(default_factory=list)
     """Remarks for the report."""
 
@@ -69,6 +71,14 @@ class Case:
         return [
             jnp.asarray(np.asarray(x, np.float64), self.working or given.dtype)
             for x, given in zip(inputs, self.problem.inputs, strict=True)
+        ]
+
+    def heavy(self, weights: Sequence[Any]) -> list[Any]:
+        """Cotangents of the given function as the probe takes them; call it inside `mode()`."""
+        outputs = jax.eval_shape(self.probe.f, *self.at(self.problem.inputs))
+        return [
+            jnp.asarray(np.asarray(w, np.float64), s.dtype)
+            for w, s in zip(weights, outputs, strict=True)
         ]
 
     def holds_back(self) -> bool:
@@ -100,7 +110,8 @@ def stress_points(
 ) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Zeros, ties, equal extremes, large and small entries, other signs: by name.
 
-    What is sorted stays so: knots, edges of bins.
+    What is sorted stays so: knots, edges of bins. A single number keeps its sign: it is a width, a
+    rate, a temperature.
     """
     given = [np.asarray(x, np.float64) for x in inputs]
     points = {
@@ -116,7 +127,13 @@ def stress_points(
         ],
     }
     for name, point in points.items():
-        yield name, [kept_sorted(x, drawn) for x, drawn in zip(given, point, strict=True)]
+        yield (
+            name,
+            [
+                np.copysign(drawn, x) if x.ndim == 0 else kept_sorted(x, drawn)
+                for x, drawn in zip(given, point, strict=True)
+            ],
+        )
 
 
 def kept_sorted(x: np.ndarray, drawn: np.ndarray) -> np.ndarray:

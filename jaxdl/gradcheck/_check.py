@@ -229,9 +229,26 @@ def _at(
         notes += _samples.audit(problem)
     else:
         seen = {}
+    notes += _hints(case, findings)
     if sample != "given":
         findings = [_named(finding, sample) for finding in findings]
     return Report(problem.name, rules, oracle.name, asked.level, findings, seen, notes)
+
+
+def _hints(case: Case, findings: Sequence[Finding]) -> Iterator[str]:
+    """What may be behind a failure, or a doubt, that is no mistake."""
+    failed = [f for f in findings if f.outcome in ("fail", "inconclusive")]
+    if any(f.sample == "given" and f.name in ("dot", "taylor") for f in failed):
+        if case.holds_back():
+            yield (
+                "f has a stop_gradient: where the gradient is meant to differ from the derivative, "
+                "give expect="
+            )
+    elif any("among the integers" in f.sample or "all booleans" in f.sample for f in failed):
+        yield (
+            "only with other integers or booleans: if f relies on more than their range, let it "
+            "return NaN where that does not hold"
+        )
 
 
 def _run(name: str, run: Any, case: Case) -> list[Finding]:

@@ -75,6 +75,8 @@ def dot(
                     failed.add(leaf)
                     if sample == "given":
                         case.wrong.add(names[leaf])
+                    if sample == "given" and finding.outcome == "inconclusive":
+                        case.doubtful.add(names[leaf])
                     yield finding
         if only is None:
             for name, seen in zip(names, found.power(), strict=True):

@@ -2,8 +2,9 @@
 
 Rules go wrong where an index comes twice, where a group is empty, where nothing or everything is
 masked, and drawn arguments seldom show it. What the given integers have in common is taken for a
-promise that f relies on, and kept: that they are a permutation, that rows have no value twice, that
-they are sizes of groups which fill an axis, that they are sorted.
+promise that f relies on, and kept: that they are a permutation, that rows have no value twice or
+hold a single 1, that they are sizes of groups which fill an axis, or tell where those begin, that
+they are sorted.
 """
 
 from __future__ import annotations
@@ -20,26 +21,32 @@ from jaxdl.gradcheck import _strip
 from jaxdl.gradcheck._problem import Problem
 
 _DRAWS = 16  # of sizes, until all are small enough to be indices
-Promise = Literal["permutation", "distinct", "sizes", "sorted", "none"]
+Promise = Literal[
+    "permutation", "distinct", "one in a row", "pointers", "sizes", "sorted", "none"
+]  # fmt: skip
 
 
 def held_points(problem: Problem, rng: np.random.Generator) -> Iterator[tuple[str, Problem]]:
     """The same floating-point arguments beside other integers and booleans: by name.
 
     Integers are duplicates of given ones, or the largest alone with the smallest or 0, at which
-    indices begin; permutations are others, and a group becomes empty.
+    indices begin; permutations are others, and a group becomes empty. Booleans are all the same.
     """
-    integers = {i: np.asarray(x) for i, x in enumerate(problem.leaves) if _is(x, jnp.signedinteger)}
-    booleans = {i: np.asarray(x) for i, x in enumerate(problem.leaves) if _is(x, jnp.bool_)}
-    promised = promises(problem)
+    promised, lengths = promises(problem), _lengths(problem)
+    leaves = {i: _signed(np.asarray(problem.leaves[i])) for i in promised}
     for sample, draw in (("duplicates", _duplicates), ("edges", _edges)):
         moved = {
-            i: _moved(x, draw(x, rng), promised[i], _lengths(problem), rng)
-            for i, x in integers.items()
+            i: _moved(x, draw(x, rng), promised[i], lengths, rng)
+            for i, x in leaves.items()
+            if x.dtype != bool or promised[i] != "none"
         }
         yield from _changed(problem, f"{sample} among the integers", moved)
     for value in (True, False):
-        moved = {i: np.full(x.shape, value) for i, x in booleans.items()}
+        moved = {
+            i: np.full(x.shape, value)
+            for i, x in leaves.items()
+            if x.dtype == bool and promised[i] == "none"
+        }
         yield from _changed(problem, f"all booleans {value}", moved)
 
 
@@ -53,12 +60,22 @@ def _changed(
         yield sample, replace(problem, leaves=leaves)
 
 
-def _is(leaf: Any, kind: Any) -> bool:
-    """Arrays of a kind with several entries: a single one may be a size, or a place in time."""
+def _holds(leaf: Any) -> bool:
+    """Whether it is an array of integers or booleans with several entries.
+
+    A single one may be a size, or a place in time; whole words are those of keys.
+    """
     dtype = getattr(leaf, "dtype", None)
     if dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended) or isinstance(leaf, np.generic):
         return False
-    return jnp.issubdtype(dtype, kind) and leaf.ndim > 0 and leaf.size > 1
+    if dtype in (jnp.uint32, jnp.uint64) or leaf.ndim == 0 or leaf.size < 2:
+        return False
+    return jnp.issubdtype(dtype, jnp.integer) or dtype == jnp.bool_
+
+
+def _signed(x: np.ndarray) -> np.ndarray:
+    """Integers whose differences do not wrap around."""
+    return x if x.dtype == bool else x.astype(np.int64)
 
 
 def _duplicates(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -73,7 +90,7 @@ def _moved(
     x: np.ndarray, drawn: np.ndarray, promise: Promise, lengths: set[int], rng: np.random.Generator
 ) -> np.ndarray:
     """What was drawn in place of x, with its promise."""
-    if promise in ("permutation", "distinct"):
+    if promise in ("permutation", "distinct", "one in a row"):
         return rng.permuted(x, axis=-1)
     if promise == "sizes":
         bound = min(n for n in lengths | {int(x.sum()) + 1} if n > x.max())
@@ -85,8 +102,8 @@ def _moved(
             found[other] += found[empty]
             found[empty] = 0
         return found
-    if promise == "sorted":  # as of segments, or where rows begin and end
-        drawn = np.sort(drawn, axis=-1)
+    if promise in ("sorted", "pointers"):
+        drawn = np.sort(np.clip(drawn, x[..., :1], x[..., -1:]), axis=-1)
         drawn[..., 0], drawn[..., -1] = x[..., 0], x[..., -1]
     return drawn
 
@@ -95,12 +112,25 @@ def _moved(
 
 
 def promises(problem: Problem) -> dict[int, Promise]:
-    """What the integers among the leaves seem to promise."""
-    integers = {i: np.asarray(x) for i, x in enumerate(problem.leaves) if _is(x, jnp.signedinteger)}
-    if not integers:
+    """What the integers and booleans among the leaves seem to promise."""
+    held = {i: _signed(np.asarray(x)) for i, x in enumerate(problem.leaves) if _holds(x)}
+    if not held:
         return {}
-    unique = _writes_once(problem)
-    return {i: _promise(x, unique, _lengths(problem)) for i, x in integers.items()}
+    unique, lengths = _writes_once(problem), _lengths(problem)
+    return {i: _promise(x, unique, lengths) for i, x in held.items()}
+
+
+def is_one_in_a_row(x: np.ndarray) -> bool:
+    """Whether every row is 0 but for a single 1, as labels may be given."""
+    several = x.ndim > 1 and x.shape[-1] > 1
+    return several and bool(np.all((x == 0) | (x == 1)) and np.all(x.sum(axis=-1) == 1))
+
+
+def one_in_a_row(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Such rows of that shape and dtype."""
+    ones = np.zeros(values.shape, values.dtype)
+    ones[..., 0] = 1
+    return rng.permuted(ones, axis=-1)
 
 
 def _lengths(problem: Problem) -> set[int]:
@@ -108,7 +138,14 @@ def _lengths(problem: Problem) -> set[int]:
 
 
 def _promise(x: np.ndarray, unique: bool, lengths: set[int]) -> Promise:
+    if is_one_in_a_row(x):
+        return "one in a row"
+    if x.dtype == bool:
+        return "none"
     rows = np.sort(x, axis=-1)
+    ascending = bool(np.all(np.diff(x) >= 0))
+    if x.ndim == 1 and ascending and x[0] == 0 and int(x[-1]) in lengths - {x.size}:
+        return "pointers"
     if x.shape[-1] > 1 and np.all(np.diff(rows) > 0):
         if np.all(rows == np.arange(x.shape[-1])):
             return "permutation"
@@ -116,7 +153,7 @@ def _promise(x: np.ndarray, unique: bool, lengths: set[int]) -> Promise:
             return "distinct"
     if x.ndim == 1 and x.min() >= 0 and int(x.sum()) in lengths:
         return "sizes"
-    return "sorted" if np.all(np.diff(x) >= 0) else "none"
+    return "sorted" if ascending else "none"
 
 
 def _writes_once(problem: Problem) -> bool:
@@ -134,6 +171,7 @@ def resized_integers(
     bound: int,
     lengths: Mapping[int, int],
     total: int,
+    top: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Integers of another shape, with the promise of the old ones.
@@ -144,6 +182,7 @@ def resized_integers(
       bound: they may index an axis of this length.
       lengths: old lengths of axes, and the new ones.
       total: the sum of the old ones.
+      top: the largest of them.
       rng: of random numbers.
 
     Raises:
@@ -164,5 +203,13 @@ def resized_integers(
             if drawn.max() < bound:
                 return drawn
         raise ValueError(f"there are no {values.size} sizes below {bound}")
+    if promise == "one in a row":
+        return one_in_a_row(values, rng)
+    if promise == "pointers":
+        last = lengths.get(top, top)
+        inside = np.sort(rng.integers(0, last + 1, values.size - 2))
+        return np.concatenate([[0], inside, [last]])[: values.size]
+    if values.dtype == bool:
+        return values
     values = values % bound
     return np.sort(values, axis=-1) if promise == "sorted" else values

@@ -14,6 +14,13 @@ import numpy as np
 from jax import Array
 
 Leaves = list[Any]
+_TRACED = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerBoolConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.UnexpectedTracerError,
+)
 
 
 class GradcheckError(ValueError):
@@ -62,7 +69,9 @@ class Problem:
     def widened(self, dtype: Any = jnp.float64) -> Problem:
         """The same point in another dtype; of float64 call it inside `x64()`."""
         leaves = [
-            jnp.asarray(np.asarray(x, np.float64), dtype) if _is_inexact(x) else x
+            jnp.asarray(np.asarray(x, np.float64), dtype)
+            if _is_inexact(x) and type(x) is not float
+            else x
             for x in self.leaves
         ]
         return replace(self, leaves=leaves)
@@ -100,24 +109,27 @@ def state(
     # arrays of NumPy become JAX's: in its default dtypes, and none is written to
     leaves = [_taken(leaf) for _, leaf in paths]
     inexact = [i for i, leaf in enumerate(leaves) if _is_inexact(leaf)]
-    for i in inexact:
-        weak = np.ndim(leaves[i]) == 0 and jax.typeof(leaves[i]).weak_type
-        leaves[i] = (
-            jnp.array(leaves[i]) if weak else jnp.array(leaves[i], jnp.result_type(leaves[i]))
-        )
-        if jnp.issubdtype(leaves[i].dtype, jnp.complexfloating):
+    for pattern in wrt or ():
+        if not fnmatch.filter([names[i] for i in inexact], _literal(pattern)):
             raise GradcheckError(
-                f"gradcheck: {names[i]} is complex ({leaves[i].dtype}), which is not supported; "
+                f"gradcheck: wrt pattern {pattern!r} matches no floating-point leaf; there "
+                f"are {', '.join(names[i] for i in inexact) or 'none'}"
+            )
+    chosen = [
+        i for i in inexact
+        if wrt is None or any(fnmatch.fnmatch(names[i], _literal(p)) for p in wrt)
+    ]  # fmt: skip
+    for i in inexact:
+        if i not in chosen and type(leaves[i]) is float:
+            continue  # held as it is: f may want a number, and no array
+        taken = jnp.array(leaves[i])
+        leaves[i] = taken if taken.ndim == 0 else jnp.array(taken, taken.dtype)  # no weak type
+        if jnp.issubdtype(taken.dtype, jnp.complexfloating):
+            raise GradcheckError(
+                f"gradcheck: {names[i]} is complex ({taken.dtype}), which is not supported; "
                 "check a function of the real and the imaginary part as two arguments"
             )
-    if wrt is not None:
-        for pattern in wrt:
-            if not fnmatch.filter([names[i] for i in inexact], _literal(pattern)):
-                raise GradcheckError(
-                    f"gradcheck: wrt pattern {pattern!r} matches no floating-point leaf; there "
-                    f"are {', '.join(names[i] for i in inexact) or 'none'}"
-                )
-        inexact = [i for i in inexact if any(fnmatch.fnmatch(names[i], _literal(p)) for p in wrt)]
+    inexact = chosen
     inexact = [i for i in inexact if leaves[i].size]
     if not inexact:
         kinds = ", ".join(f"{n}: {getattr(v, 'dtype', type(v).__name__)}"
@@ -158,9 +170,20 @@ def checked_outputs(problem: Problem) -> list[jax.ShapeDtypeStruct]:
     """Shapes of f's differentiable results, found without running it.
 
     Raises:
-      GradcheckError: no floating-point result, or a complex one.
+      GradcheckError: no floating-point result, or a complex one; an argument that f cannot have
+        traced.
     """
-    shapes = jax.eval_shape(problem.outputs, *problem.inputs)
+    try:
+        shapes = jax.eval_shape(problem.outputs, *problem.inputs)
+    except _TRACED as error:
+        floats = [
+            name for name, x in zip(problem.input_names, problem.inputs, strict=True) if x.ndim == 0
+        ]
+        raise GradcheckError(
+            f"gradcheck: {problem.name} uses an argument as a plain number or as a static one, "
+            f"which is differentiated here ({', '.join(floats) or 'an array'}): name the others in "
+            f"wrt, or close over it; JAX says: {str(error).splitlines()[0]}"
+        ) from error
     shapes = [s for s in shapes if s.size]
     if not shapes:
         raise GradcheckError(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxdl.gradcheck._case import Case, kept_sorted
 from jaxdl.gradcheck._draw import direction
 from jaxdl.gradcheck._entries import dot
-from jaxdl.gradcheck._held import promises, resized_integers
+from jaxdl.gradcheck._held import is_one_in_a_row, one_in_a_row, promises, resized_integers
 from jaxdl.gradcheck._probe import to_numpy
 from jaxdl.gradcheck._problem import Problem
 from jaxdl.gradcheck._report import Finding
@@ -126,12 +126,15 @@ def resized(
             varied = np.asarray(values, np.float64) * (1 + direction(rng, values.shape) / 4)
             leaves[leaf] = jnp.asarray(kept_sorted(x, varied), x.dtype)
             continue
+        if is_one_in_a_row(x):
+            leaves[leaf] = jnp.asarray(one_in_a_row(values, rng), leaves[leaf].dtype)
+            continue
         if leaf in promised:
             top = int(x.max()) + 1
             bound = min((n for o, n in zip(old, lengths, strict=True) if o >= top), default=top)
             values = resized_integers(
                 values, promised[leaf], bound, dict(zip(old, lengths, strict=True)),
-                int(x.sum()), rng,
+                int(x.sum()), top - 1, rng,
             )  # fmt: skip
         leaves[leaf] = jnp.asarray(values, leaves[leaf].dtype)
     return replace(problem, leaves=leaves)
@@ -162,31 +165,64 @@ def _entries(problem: Problem) -> int:
 
 
 def shapes(case: Case) -> Iterator[Finding]:
-    """The check 'dot' for arguments of other sizes, where f takes them."""
-    problem = case.problem
-    groups = dimensions(problem)
-    lengths = [length_of(problem, group) for group in groups]
+    """The check 'dot' for arguments of other sizes, where f takes them.
+
+    Axes of one length may belong together though f takes them apart, as an array and indices into
+    it do: where only such sizes fail, a note is all.
+    """
+    groups = dimensions(case.problem)
+    lengths = [length_of(case.problem, group) for group in groups]
     tried = False
     for number, others in enumerate(_other_lengths(lengths) if groups else ()):
-        if np.prod([n / o for n, o in zip(others, lengths, strict=True)]) * _entries(problem) > max(
-            _MOST_ENTRIES, _entries(problem)
-        ):
-            others = [n + 1 if m > n else m for n, m in zip(lengths, others, strict=True)]
-        try:
-            moved = resized(problem, groups, others, case.rng(24, number))
-            again = case.again(moved)
-            y = again.probe.value(*again.at(moved.inputs))
-            for backward in (again.probe.rule, again.probe.truth):
-                jax.eval_shape(backward, again.at(moved.inputs), y)
-        except Exception:
-            continue  # f, its rule or what it is held against refuses these sizes
-        if not all(np.all(np.isfinite(a)) for a in to_numpy(y)):
-            continue
-        tried = True
-        changed = [f"{n}→{m}" for n, m in zip(lengths, others, strict=True) if n != m]
-        sample = f"sizes {', '.join(changed)}"
-        for finding in dot(again, sample):
-            yield replace(finding, name="shapes")
+        found = list(_at_lengths(case, groups, lengths, others, number))
+        if any(f.outcome == "fail" for f in found) and len(set(lengths)) < len(lengths):
+            first = {n: m for n, m in reversed(list(zip(lengths, others, strict=True)))}
+            tied = [first[n] for n in lengths]
+            together = list(_at_lengths(case, groups, lengths, tied, number))
+            if tied != others and any(f.outcome == "pass" for f in together):
+                case.notes.append(
+                    f"axes of equal length that become {_told(lengths, others)}: f takes them, but "
+                    "its gradient is that of equal lengths alone; let f refuse others"
+                )
+                found = together
+        tried = tried or bool(found)
+        yield from found
     if not tried:
         why = "f takes no other sizes" if groups else "no axis is longer than 1"
         yield Finding("shapes", "skipped", text=why)
+
+
+def _at_lengths(
+    case: Case,
+    groups: Sequence[Sequence[Axis]],
+    lengths: Sequence[int],
+    others: Sequence[int],
+    number: int,
+) -> Iterator[Finding]:
+    """Nothing where f, its rule or what it is held against refuses these lengths."""
+    problem = case.problem
+    if np.prod([n / o for n, o in zip(others, lengths, strict=True)]) * _entries(problem) > max(
+        _MOST_ENTRIES, _entries(problem)
+    ):
+        others = [n + 1 if m > n else m for n, m in zip(lengths, others, strict=True)]
+    try:
+        moved = resized(problem, groups, others, case.rng(24, number))
+        again = case.again(moved)
+        y = again.probe.value(*again.at(moved.inputs))
+        jax.eval_shape(again.probe.truth, again.at(moved.inputs), y)
+    except Exception:
+        return
+    try:
+        jax.eval_shape(again.probe.rule, again.at(moved.inputs), y)
+    except Exception:
+        told = _told(lengths, others)
+        case.notes.append(f"for sizes {told} the rule raises an error, and f does not")
+        return
+    if not all(np.all(np.isfinite(a)) for a in to_numpy(y)):
+        return
+    for finding in dot(again, f"sizes {_told(lengths, others)}"):
+        yield replace(finding, name="shapes")
+
+
+def _told(lengths: Sequence[int], others: Sequence[int]) -> str:
+    return ", ".join(f"{n}→{m}" for n, m in zip(lengths, others, strict=True) if n != m)

@@ -96,7 +96,8 @@ def vote(probe: Probe, inputs: Sequence[Any], found: Comparison, leaf: int, seed
             return verdict("fail", "reference and finite differences agree")
         return verdict("inconclusive", "close by there is no difference")
     if near_rule and not near_truth:
-        return verdict("inconclusive", "finite differences agree with the rule, not the reference")
+        text = "finite differences agree with the rule, not the reference"
+        return verdict("inconclusive", f"{text}; ref='fd' takes them for the reference")
     if near_rule and near_truth:
         return verdict("inconclusive", "finite differences cannot tell the two apart")
     return verdict("inconclusive", "finite differences agree with neither")
@@ -218,7 +219,7 @@ def _side(
     whole = [side for side in whole if all(np.all(np.isfinite(part)) for part in side)]
     sides = [side[leaf] for side in whole]
     if not sides:
-        return None
+        return _by_differences(probe, inputs, found, leaf, rng)
     size = (
         np.abs(np.nan_to_num(want)) + np.sqrt(np.mean(np.square(sides))) + np.finfo(np.float64).tiny
     )
@@ -259,6 +260,25 @@ def _side(
                 f"sides of the kink to {sums[0][i]:.6g}"
             )
     return ""
+
+
+def _by_differences(
+    probe: Probe, inputs: Sequence[Any], found: Comparison, leaf: int, rng: np.random.Generator
+) -> str | None:
+    """As `_side` where the reference is no number, here and on all sides: f itself may be smooth.
+
+    So it is for the distance of a point to itself, which is 0 wherever the point is.
+    """
+    got = found.got[leaf]
+    u = np.where(found.wrong()[leaf] & np.isfinite(got), direction(rng, got.shape), 0.0)
+    off = slope_along(probe, inputs, found.weights, leaf, u)
+    mine = float(np.vdot(np.nan_to_num(got), u))
+    size = float(np.vdot(np.abs(np.nan_to_num(got)), np.abs(u)))
+    if not np.all(np.isfinite(got)) or not off.error <= BAND * max(size, abs(off.value)):
+        return None
+    if abs(off.value - mine) <= 4 * off.error + BAND * off.error:
+        return ""
+    return f"along a direction the slope is {mine:.9g}, by finite differences {off.value:.9g}"
 
 
 def _smooth(
