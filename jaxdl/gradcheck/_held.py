@@ -144,7 +144,7 @@ def _promise(x: np.ndarray, unique: bool, lengths: set[int]) -> Promise:
         return "none"
     rows = np.sort(x, axis=-1)
     ascending = bool(np.all(np.diff(x) >= 0))
-    if x.ndim == 1 and ascending and x[0] == 0 and int(x[-1]) in lengths - {x.size}:
+    if x.ndim == 1 and ascending and x[0] == 0 and int(x[-1]) in lengths:
         return "pointers"
     if x.shape[-1] > 1 and np.all(np.diff(rows) > 0):
         if np.all(rows == np.arange(x.shape[-1])):
@@ -180,7 +180,7 @@ def resized_integers(
       values: the old ones, cut off or repeated.
       promise: of the old ones.
       bound: they may index an axis of this length.
-      lengths: old lengths of axes, and the new ones.
+      lengths: old lengths of axes, and the new ones; without those that several axes have.
       total: the sum of the old ones.
       top: the largest of them.
       rng: of random numbers.
@@ -206,10 +206,18 @@ def resized_integers(
     if promise == "one in a row":
         return one_in_a_row(values, rng)
     if promise == "pointers":
-        last = lengths.get(top, top)
+        last = _new(top, lengths)
+        if last >= bound > top:  # they may yet be indices
+            raise ValueError(f"pointers up to {last} are no indices below {bound}")
         inside = np.sort(rng.integers(0, last + 1, values.size - 2))
         return np.concatenate([[0], inside, [last]])[: values.size]
     if values.dtype == bool:
         return values
     values = values % bound
     return np.sort(values, axis=-1) if promise == "sorted" else values
+
+
+def _new(length: int, lengths: Mapping[int, int]) -> int:
+    if length not in lengths:
+        raise ValueError(f"several axes have the length {length}")
+    return lengths[length]

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdl.gradcheck._case import Case, kept_sorted
 from jaxdl.gradcheck._draw import direction
-from jaxdl.gradcheck._entries import dot
+from jaxdl.gradcheck._entries import dot, unless_coupled
 from jaxdl.gradcheck._held import is_one_in_a_row, one_in_a_row, promises, resized_integers
 from jaxdl.gradcheck._probe import to_numpy
 from jaxdl.gradcheck._problem import Problem
@@ -132,10 +132,10 @@ def resized(
         if leaf in promised:
             top = int(x.max()) + 1
             bound = min((n for o, n in zip(old, lengths, strict=True) if o >= top), default=top)
+            new_of = {o: n for o, n in zip(old, lengths, strict=True) if old.count(o) == 1}
             values = resized_integers(
-                values, promised[leaf], bound, dict(zip(old, lengths, strict=True)),
-                int(x.sum()), top - 1, rng,
-            )  # fmt: skip
+                values, promised[leaf], bound, new_of, int(x.sum()), top - 1, rng
+            )
         leaves[leaf] = jnp.asarray(values, leaves[leaf].dtype)
     return replace(problem, leaves=leaves)
 
@@ -220,8 +220,9 @@ def _at_lengths(
         return
     if not all(np.all(np.isfinite(a)) for a in to_numpy(y)):
         return
+    several = len(promises(problem)) > 1
     for finding in dot(again, f"sizes {_told(lengths, others)}"):
-        yield replace(finding, name="shapes")
+        yield replace(unless_coupled(finding) if several else finding, name="shapes")
 
 
 def _told(lengths: Sequence[int], others: Sequence[int]) -> str:

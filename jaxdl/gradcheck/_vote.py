@@ -274,9 +274,10 @@ def _by_differences(
     off = slope_along(probe, inputs, found.weights, leaf, u)
     mine = float(np.vdot(np.nan_to_num(got), u))
     size = float(np.vdot(np.abs(np.nan_to_num(got)), np.abs(u)))
-    if not np.all(np.isfinite(got)) or not off.error <= BAND * max(size, abs(off.value)):
+    nothing = probe.floors(inputs, found.weights)[leaf] * float(np.sum(np.abs(u)))
+    if not np.all(np.isfinite(got)) or not off.error <= BAND * max(size, abs(off.value)) + nothing:
         return None
-    if abs(off.value - mine) <= 4 * off.error + BAND * off.error:
+    if abs(off.value - mine) <= 4 * off.error + nothing:
         return ""
     return f"along a direction the slope is {mine:.9g}, by finite differences {off.value:.9g}"
 
