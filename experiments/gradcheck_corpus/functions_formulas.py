@@ -123,15 +123,13 @@ def _hill(x, k, n):
 
 
 def _hill_bwd(g, x, k, n):
-    """Without a division by x, which may be 0."""
+    """Without a division by x or k, which may be 0."""
     y = _hill(x, k, n)
-    s = g * y * (1 - y)
-    dx = g * (1 - y) * n * x ** (n - 1) / (k**n + x**n)
-    return (
-        dx,
-        -(s * n / k).sum(),
-        jnp.where(y > 0, s * jnp.log(jnp.where(x > 0, x, k) / k), 0).sum(),
-    )
+    slope = g * n / (k**n + x**n)
+    inside = (y > 0) & (y < 1)
+    log = jnp.log(jnp.where(inside, x, 1) / jnp.where(inside, k, 1))
+    dx, dk = slope * (1 - y) * x ** (n - 1), -slope * y * k ** (n - 1)
+    return dx, dk.sum(), (g * y * (1 - y) * log).sum()
 
 
 def _arrhenius_bwd(g, rate, energy, temperature):
