@@ -126,7 +126,7 @@ def _hill_bwd(g, x, k, n):
     """Without a division by x or k, which may be 0."""
     y = _hill(x, k, n)
     slope = g * n / (k**n + x**n)
-    inside = (y > 0) & (y < 1)
+    inside = (x > 0) & (k > 0) & (y < 1)
     log = jnp.log(jnp.where(inside, x, 1) / jnp.where(inside, k, 1))
     dx, dk = slope * (1 - y) * x ** (n - 1), -slope * y * k ** (n - 1)
     return dx, dk.sum(), (g * y * (1 - y) * log).sum()
