@@ -119,17 +119,17 @@ def _black_scholes_bwd(g, spot, strike, volatility):
 
 
 def _hill(x, k, n):
-    return x**n / (k**n + x**n)
+    """NaN without a threshold or an exponent, which are positive."""
+    return jnp.where((k > 0) & (n > 0), x**n / (k**n + x**n), jnp.nan)
 
 
 def _hill_bwd(g, x, k, n):
-    """Without a division by x or k, which may be 0."""
-    y = _hill(x, k, n)
-    slope = g * n / (k**n + x**n)
-    inside = (x > 0) & (k > 0) & (y < 1)
-    log = jnp.log(jnp.where(inside, x, 1) / jnp.where(inside, k, 1))
-    dx, dk = slope * (1 - y) * x ** (n - 1), -slope * y * k ** (n - 1)
-    return dx, dk.sum(), (g * y * (1 - y) * log).sum()
+    """Without a division by x, which may be 0, and without 1 − y, which cancels."""
+    total = k**n + x**n
+    y, rest = x**n / total, k**n / total
+    log = jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, k) / k), 0)
+    dx = g * rest * n * x ** (n - 1) / total
+    return dx, -(g * y * rest * n / k).sum(), (g * y * rest * log).sum()
 
 
 def _arrhenius_bwd(g, rate, energy, temperature):
