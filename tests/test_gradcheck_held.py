@@ -121,6 +121,8 @@ def test_integers_of_another_size():
         resized_integers(values, "distinct", 5, {}, 0, 0, rng())
     with pytest.raises(ValueError, match="no 6 distinct indices below 5"):
         resized_integers(values, "permutation", 5, {}, 0, 0, rng())
+    with pytest.raises(ValueError, match="several axes have the length 9"):
+        resized_integers(values, "sizes", 9, {}, 9, 4, rng())
     with pytest.raises(ValueError, match="no 6 sizes below 2"):
         resized_integers(values, "sizes", 2, {9: 17}, 9, 4, rng())
 

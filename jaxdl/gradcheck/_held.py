@@ -197,9 +197,7 @@ def resized_integers(
         return rng.permuted(each, axis=-1)[..., :length]
     if promise == "sizes":
         for _ in range(_DRAWS):
-            drawn = rng.multinomial(
-                lengths.get(total, total), np.full(values.size, 1 / values.size)
-            )
+            drawn = rng.multinomial(_new(total, lengths), np.full(values.size, 1 / values.size))
             if drawn.max() < bound:
                 return drawn
         raise ValueError(f"there are no {values.size} sizes below {bound}")
