@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from jaxdl.gradcheck import _check, _entries, _layer, _levels
+from jaxdl.gradcheck import _check, _elsewhere, _entries, _layer, _levels
 from jaxdl.gradcheck._report import Report
 
 VARIABLE = "JAXDL_GRADCHECK_MUTATION"
@@ -67,7 +67,7 @@ def install(mutation: str) -> None:
     elif part == "vote":
         _wrap(_entries, "vote", lambda found, *args: changed(found))
     elif part == "power":
-        _wrap(_check, "_vacuous", lambda found, *args: [changed(f) for f in found])
+        _wrap(_check, "vacuous", lambda found, *args: [changed(f) for f in found])
     else:
         _wrap(_check, "_run", lambda found, name, *args: (
             [changed(f) for f in found] if name == part else found))  # fmt: skip
@@ -75,9 +75,9 @@ def install(mutation: str) -> None:
 
 def _drop(name: str) -> None:
     if name == "power":
-        _wrap(_check, "_vacuous", lambda found, *args: [])
+        _wrap(_check, "vacuous", lambda found, *args: [])
     if name == "held points":
-        _wrap(_entries, "held_points", lambda found, *args: iter(()))
+        _wrap(_elsewhere, "held_points", lambda found, *args: iter(()))
     _layer.REDUCERS.pop(name.removeprefix("reducer "), None)
     for table in (*_levels.LEVELS.values(), _levels.QUICK, _levels.STANDARD, _levels.FULL,
                   _levels.DIFFERENCES):  # fmt: skip

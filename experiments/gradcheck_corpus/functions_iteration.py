@@ -23,7 +23,7 @@ from experiments.gradcheck_corpus.kinds import Function
 
 @jax.custom_vjp
 def square_root(a):
-    """Newton's iteration in a while loop, which has no reverse mode of its own."""
+    """Newton's iteration in a while loop, which has no reverse mode of its own; NaN below 0."""
     tolerance = 4 * jnp.finfo(a.dtype).eps
     start = jnp.maximum(a, 1)
 
@@ -35,7 +35,8 @@ def square_root(a):
         x, _, n = state
         return (x + a / x) / 2, x, n + 1
 
-    return lax.while_loop(go, step, (start, 2 * start, 0))[0]
+    root = lax.while_loop(go, step, (start, 2 * start, 0))[0]
+    return jnp.where(a < 0, jnp.nan, root)
 
 
 def _square_root_fwd(a):

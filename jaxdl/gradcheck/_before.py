@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import jax
@@ -40,7 +41,7 @@ def refused_by_jax(problem: Problem, rules: list[str]) -> Finding | None:
         why = " ".join(str(error).split()) or type(error).__name__
     try:
         plain = _strip.strip(problem.outputs)
-        jax.eval_shape(backward_of(plain), problem.inputs, weights)
+        jax.eval_shape(partial(jax.jvp, plain), tuple(problem.inputs), tuple(problem.inputs))
     except Exception:
         return None  # not the rule's doing, or not to be told
     leaf = _refused_leaf(problem, why)

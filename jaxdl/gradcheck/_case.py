@@ -46,8 +46,18 @@ class Case:
     """Leaves whose gradient is wrong at the given arguments."""
     doubtful: set[str] = field(default_factory=set)
     """Leaves about which the vote was open there: the reference says nothing."""
+    rests: bool = False
+    """Whether f iterates, and has come to rest at the arguments given at first, or nearly."""
+    loose: bool = False
+    """Whether f iterates, and at the given arguments ends before it has come to rest: its rule
+    gives the limit's gradient, which is not to be compared to the last digit."""
     notes: list[str] = field(default_factory=list)
     """Remarks for the report."""
+    reference: bool = True
+    """Whether the truth is one: where it is not, finite differences alone judge the rule."""
+    forward_mode: bool = False
+    """Whether the truth is the primal's derivative entry by entry: slow, and for loops not always
+    the derivative that is meant."""
 
     @property
     def wide(self) -> bool:
@@ -99,6 +109,11 @@ class Case:
                 if not np.all(np.abs(gradient[leaf]) <= floor):
                     return False
         return True
+
+    def rests_at(self, inputs: Sequence[Any], weights: Sequence[Any]) -> bool:
+        """Whether what f iterates comes to rest there; all in the given dtypes."""
+        with self.mode():
+            return self.probe.rests(self.at(inputs), self.heavy(weights))
 
     def replay(self) -> str:
         """The arguments of `check` that repeat a finding, beside the sample."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -12,18 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.gradcheck import _samples, _strip
+from jaxdl.gradcheck._after import hints, vacuous
 from jaxdl.gradcheck._before import must_repeat, refused_by_jax, working_dtype
-from jaxdl.gradcheck._case import BLIND, Case
+from jaxdl.gradcheck._case import Case
+from jaxdl.gradcheck._elsewhere import comes_to_rest, confirmed
 from jaxdl.gradcheck._levels import (
     DIFFERENCES,
+    ELSEWHERE,
     LEVELS,
     LOW_PRECISION,
     NEED_DERIVATIVE,
     NEED_REFERENCE,
+    NEED_REST,
+    NEED_REVERSE,
     Table,
 )
-from jaxdl.gradcheck._oracle import Reference, choose, narrow
-from jaxdl.gradcheck._probe import SAFETY, Probe
+from jaxdl.gradcheck._oracle import Reference, by_differences, choose, narrow
+from jaxdl.gradcheck._probe import Probe
 from jaxdl.gradcheck._problem import (
     GradcheckError,
     Problem,
@@ -191,27 +196,43 @@ def _at(
     oracle = choose(problem, asked.ref, asked.expect, rules, notes)
     dtype_of_probe = working_dtype(problem, oracle.truth, narrow(jaxpr), notes)
 
+    rests = False
+
     def case_of(problem: Problem) -> Case:
         with x64(dtype_of_probe == jnp.float64):
             working = problem if dtype_of_probe is None else problem.widened(dtype_of_probe)
-        probe = Probe(working.outputs, oracle.truth(working))
+        probe = Probe(working.outputs, oracle.truth(working), oracle.further(working))
         return Case(
             problem, probe, oracle.truth(problem), dtype_of_probe, asked.seed,
-            asked.expect is None, case_of, notes=notes,
+            asked.expect is None, case_of, notes=notes, reference=oracle.is_reference,
+            forward_mode=not oracle.reverse, rests=rests,
         )  # fmt: skip
 
     case = case_of(problem)
+    if case.forward_mode and not confirmed(case):
+        notes.append("finite differences do not confirm it at the given arguments: they judge")
+        oracle = by_differences()
+        case = case_of(problem)
+    if case.probe.iterates:
+        rests = comes_to_rest(case)
+        case.rests = rests
     checks = dict(LEVELS[asked.level] if table is None else table)
     if dtype is not None:
         checks = {n: c for n, c in LEVELS["standard"].items() if n in LOW_PRECISION}
     if asked.expect is not None:
         checks = {n: c for n, c in checks.items() if n not in NEED_DERIVATIVE}
+    if not oracle.reverse:
+        checks = {n: c for n, c in checks.items() if n not in NEED_REVERSE}
     if not oracle.is_reference:
-        checks = {n: c for n, c in checks.items() if n not in NEED_REFERENCE} | DIFFERENCES
+        dropped = NEED_REFERENCE if rules else NEED_REFERENCE + ELSEWHERE
+        checks = {n: c for n, c in checks.items() if n not in dropped} | DIFFERENCES
     findings: list[Finding] = []
     for name, (run, native) in checks.items():
         if name in asked.skip:
             findings.append(Finding(name, "skipped", text=asked.skip[name]))
+            continue
+        if case.loose and name in NEED_REST:
+            findings.append(Finding(name, "skipped", text="f has not come to rest"))
             continue
         with nullcontext() if native else case.mode():
             findings += _run(name, run, case)
@@ -225,30 +246,14 @@ def _at(
         else:
             told = {f.leaf for f in findings if f.outcome != "pass"}
             with case.mode():
-                findings += _run("power", lambda case: _vacuous(case, seen, told), case)
+                findings += _run("power", lambda case: vacuous(case, seen, told), case)
         notes += _samples.audit(problem)
     else:
         seen = {}
-    notes += _hints(case, findings)
+    notes += hints(case, findings)
     if sample != "given":
         findings = [_named(finding, sample) for finding in findings]
     return Report(problem.name, rules, oracle.name, asked.level, findings, seen, notes)
-
-
-def _hints(case: Case, findings: Sequence[Finding]) -> Iterator[str]:
-    """What may be behind a failure, or a doubt, that is no mistake."""
-    failed = [f for f in findings if f.outcome in ("fail", "inconclusive")]
-    if any(f.sample == "given" and f.name in ("dot", "taylor") for f in failed):
-        if case.holds_back():
-            yield (
-                "f has a stop_gradient: where the gradient is meant to differ from the derivative, "
-                "give expect="
-            )
-    elif any("among the integers" in f.sample or "all booleans" in f.sample for f in failed):
-        yield (
-            "only with other integers or booleans: if f relies on more than their range, let it "
-            "return NaN where that does not hold"
-        )
 
 
 def _run(name: str, run: Any, case: Case) -> list[Finding]:
@@ -283,23 +288,3 @@ def _joined(reports: Sequence[Report]) -> Report:
     findings = [finding for report in reports for finding in report.findings]
     notes = list(dict.fromkeys(note for report in reports for note in report.notes))
     return replace(reports[0], findings=findings, power=power, notes=notes)
-
-
-def _vacuous(case: Case, power: Mapping[str, float], told: set[str]) -> Iterator[Finding]:
-    """A leaf at which no error could have been seen has not been checked."""
-    inputs = case.at(case.problem.inputs)
-    outputs = jax.eval_shape(case.probe.f, *inputs)
-    coarse = case.probe.rounding(inputs, [jnp.ones(s.shape, s.dtype) for s in outputs])
-    for i, (name, seen) in enumerate(power.items()):
-        if seen < BLIND or any(leaf.startswith(name) for leaf in told):
-            continue
-        if case.constant(i):
-            continue  # f does not depend on it, and the rule says so
-        cause = "give arguments at which the gradient is not zero and well conditioned"
-        if coarse * SAFETY > BLIND / 10:
-            cause = (
-                f"f computes with a relative precision of {coarse:.1g} on the way, whatever the "
-                "dtype of its arguments; check it without that cast, or skip={'power': why}"
-            )
-        text = f"a relative error below {seen:.1g} would not have been seen here; {cause}"
-        yield Finding("power", "inconclusive", leaf=name, text=text)

@@ -49,6 +49,8 @@ def extremes(case: Case) -> Iterator[Finding]:
         at = [like(x, p) for p, x in zip(point, problem.inputs, strict=True)]
         if not all(np.all(np.isfinite(y)) for y in to_numpy(value(*at))):
             continue
+        if case.rests and not case.rests_at(at, weights):
+            continue
         got, auto = to_numpy(rule(at, weights)), to_numpy(plain(at, weights))
         exact, near = _exact(case, at, weights)
         for leaf, name in enumerate(problem.input_names):

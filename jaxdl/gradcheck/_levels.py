@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from jaxdl.gradcheck._agreement import additivity, second_order, subsets, transforms
 from jaxdl.gradcheck._case import Check
-from jaxdl.gradcheck._entries import differences, dot, stress
+from jaxdl.gradcheck._elsewhere import stress
+from jaxdl.gradcheck._entries import dot
 from jaxdl.gradcheck._extremes import extremes
 from jaxdl.gradcheck._growth import growth
 from jaxdl.gradcheck._native import contract, finite, forward, precision, pullbacks, scaling, zero
 from jaxdl.gradcheck._nested import checkpoint, loops, microbatches, sharded
 from jaxdl.gradcheck._runs import cost, determinism, traces
 from jaxdl.gradcheck._shapes import shapes
+from jaxdl.gradcheck._slopes import differences
 from jaxdl.gradcheck._taylor import taylor
 
 # By name: the check, and whether it runs in the given dtypes, outside the float64 mode.
@@ -48,14 +50,18 @@ FULL: Table = {
 # Where nothing can be stripped, these cannot be run, and finite differences take their place.
 NEED_REFERENCE = (
     "dot",
-    "stress",
     "extremes",
-    "shapes",
     "second order",
     "precision",
     "growth",
     "cost",
 )
+# Without a rule too, these: JAX's own derivative is checked at the given arguments.
+ELSEWHERE = ("stress", "shapes")
+# Where the primal has only forward mode.
+NEED_REVERSE = ("cost",)
+# Where f iterates and has not come to rest: these compare to the last digit.
+NEED_REST = ("second order", "precision", "growth", "taylor")
 DIFFERENCES: Table = {"differences": (differences, False)}
 # Where the gradient is meant to differ from the derivative.
 NEED_DERIVATIVE = ("taylor",)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from jaxdl.gradcheck import _strip
-from jaxdl.gradcheck._probe import Backward, backward_of
+from jaxdl.gradcheck._probe import Backward, Flat, backward_of
 from jaxdl.gradcheck._problem import GradcheckError, Problem
 
 Reference = Literal["auto", "strip", "fd"] | Callable[..., Any]
+_BY_DIFFERENCES = "finite differences"
+_MOST_COLUMNS = 1024  # entries of all arguments: so many derivatives are taken, one for each
 # Their code runs outside XLA or is compiled for one dtype: float64 does not reach it.
 _NARROW = ("pure_callback", "io_callback", "ffi_call", "custom_call", "pallas_call")
 
@@ -25,12 +29,18 @@ class Oracle:
     name: str
     truth: Callable[[Problem], Backward]
     """Of a function at a point: what its gradient should be, as a function of both."""
+    further: Callable[[Problem], list[Backward]] = lambda _: []
+    """The same after one, and two, more steps of the iterations in it."""
+    reverse: bool = True
+    """Whether that is by reverse mode, as the rule's. In forward mode their costs are not compared;
+    and what a loop ends on may have another derivative than what it looks for, as a bisection does:
+    where finite differences do not confirm that mode, nothing is held against it."""
 
     @property
     def is_reference(self) -> bool:
         """Whether it gives gradients of its own: with differences alone there is nothing to hold
         every entry against."""
-        return self.name != "finite differences"
+        return self.name != _BY_DIFFERENCES
 
 
 def narrow(jaxpr: Any) -> list[str]:
@@ -65,27 +75,79 @@ def choose(
         raise GradcheckError(
             f"gradcheck: ref must be 'auto', 'strip', 'fd' or a function, got {ref!r}"
         )
-    by_differences = Oracle("finite differences", lambda p: backward_of(p.outputs))
     if ref == "fd":
-        return by_differences
+        return by_differences()
     if not rules and ref == "auto":
         notes.append("no rule written by hand was found: JAX's own derivative was checked")
-        return by_differences
-    stripped = _strip.strip(problem.outputs)
+        return by_differences()
     try:
-        shapes = jax.eval_shape(problem.outputs, *problem.inputs)
-        jax.eval_shape(backward_of(stripped), problem.inputs,
-                       [jnp.zeros(s.shape, s.dtype) for s in shapes])  # fmt: skip
+        _try(problem, backward_of)
+        return Oracle(
+            "the primal without its rules",
+            lambda p: backward_of(_strip.strip(p.outputs)),
+            _further(problem, backward_of),
+        )
     except Exception as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        if ref == "strip":
-            raise GradcheckError(
-                f"gradcheck: {problem.name} without its rules cannot be differentiated: "
-                f"{why}; give ref='fd' or a function of the same meaning"
-            ) from error
-        notes.append(f"without its rules {problem.name} cannot be differentiated ({why[:100]})")
-        return by_differences
-    return Oracle("the primal without its rules", lambda p: backward_of(_strip.strip(p.outputs)))
+    if ref == "strip" or sum(x.size for x in problem.inputs) <= _MOST_COLUMNS:
+        # a while loop and a kernel have no transpose, but most have a derivative
+        with contextlib.suppress(Exception):
+            _try(problem, by_columns)
+            notes.append(
+                f"without its rules {problem.name} has no reverse mode: its derivative was taken "
+                "in forward mode, entry by entry of the arguments"
+            )
+            return Oracle(
+                "the primal without its rules, in forward mode",
+                lambda p: by_columns(_strip.strip(p.outputs)),
+                _further(problem, by_columns),
+                reverse=False,
+            )
+    if ref == "strip":
+        raise GradcheckError(
+            f"gradcheck: {problem.name} without its rules cannot be differentiated: "
+            f"{why}; give ref='fd' or a function of the same meaning"
+        )
+    notes.append(f"without its rules {problem.name} cannot be differentiated ({why[:100]})")
+    return by_differences()
+
+
+def by_differences() -> Oracle:
+    """No reference: slopes along directions are all there is."""
+    return Oracle(_BY_DIFFERENCES, lambda p: backward_of(p.outputs))
+
+
+def _further(problem: Problem, way: Callable[..., Backward]) -> Callable[[Problem], list[Backward]]:
+    if not _strip.iterates(jax.make_jaxpr(_strip.strip(problem.outputs))(*problem.inputs)):
+        return lambda _: []
+    return lambda p: [way(_strip.strip(p.outputs, further=n)) for n in (1, 2)]
+
+
+def _try(problem: Problem, way: Callable[..., Backward]) -> None:
+    """Trace the gradient of the primal that way; it may raise whatever JAX and f raise."""
+    shapes = jax.eval_shape(problem.outputs, *problem.inputs)
+    weights = [jnp.zeros(s.shape, s.dtype) for s in shapes]
+    jax.eval_shape(way(_strip.strip(problem.outputs)), problem.inputs, weights)
+
+
+def by_columns(f: Flat) -> Backward:
+    """The pullback of a function from its derivative along each entry of the arguments."""
+
+    def backward(inputs: list[Any], weights: list[Any]) -> list[Any]:
+        def along(leaf: int, u: Any) -> Any:
+            tangents = [jnp.zeros_like(x) for x in inputs]
+            tangents[leaf] = u
+            changes = jax.jvp(f, tuple(inputs), tuple(tangents))[1]
+            return sum(jnp.vdot(w, dy) for w, dy in zip(weights, changes, strict=True))
+
+        return [
+            jax.vmap(partial(along, i))(jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape))
+            .reshape(x.shape)
+            .astype(x.dtype)
+            for i, x in enumerate(inputs)
+        ]
+
+    return backward
 
 
 def _intended(problem: Problem, expect: Callable[..., Any]) -> Callable[..., list[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -12,11 +12,15 @@ import numpy as np
 
 from jaxdl.gradcheck._draw import cotangents, direction
 from jaxdl.gradcheck._precision import jittered, working_eps
+from jaxdl.gradcheck._strip import strip
 
 SAFETY = 64.0  # how far beyond the measured rounding a difference must lie to count
 NEAR = 2.0**-20  # how far from a kink its sides are looked at, in units of the leaf's size
 BAND = 1e-4  # relative: by how much gradients differ at that distance where there is no kink
 _COARSE = 1e-3  # a tolerance, relative: above it nothing is said about what cancels
+_STEPS = 16.0  # how many times the way that seems left an iteration may be from its limit
+_RESTS = 5e-3  # relative: what is farther is no iteration that comes to rest
+_SETTLED = 1e3  # units of rounding: smaller steps need not become smaller still
 _JITTERS = 3
 _SIDES = 8
 
@@ -36,6 +40,11 @@ class Comparison:
     tolerance: Gradients
     weights: list[Any]
     """The cotangents."""
+    loose: bool = False
+    """Whether f or the rule iterates, and ends farther from its limit than rounding: so much is
+    tolerated."""
+    rests: bool = True
+    """Whether all iterations come to rest; known where something differs."""
 
     def wrong(self) -> list[np.ndarray]:
         """Where they differ by more than the tolerance, or only one of them is a number."""
@@ -67,12 +76,18 @@ def backward_of(f: Flat) -> Backward:
 class Probe:
     """A rule and what it is held against, compiled together and called at many points."""
 
-    def __init__(self, f: Flat, truth: Backward):
+    def __init__(self, f: Flat, truth: Backward, further: Sequence[Backward] = ()):
+        """Further: the truth after one, and two, more steps of the iterations in f, if any."""
         self.f = f
         self.value = jax.jit(f)
         self.rule = backward_of(f)
         self.truth = truth
         self._both = jax.jit(lambda x, w: (self.rule(x, w), self.truth(x, w)))
+        self.iterates = bool(further)
+        rules = [strip(self.rule, further=n) for n in (1, 2)]
+        self._further = jax.jit(
+            lambda x, w: [[way(x, w) for way in side] for side in (further, rules)]
+        )
         self._rounding: dict[Any, float] = {}
 
     def gradients(self, inputs: Sequence[Any], weights: Sequence[Any]) -> tuple[Gradients, ...]:
@@ -136,7 +151,34 @@ class Probe:
             tolerance_of(w, m, rounding) + (floor if _rms(w) <= 10 * floor else 0)
             for w, m, floor in zip(want, moved, floors, strict=True)
         ]
-        return Comparison(got, want, tolerance, list(weights))
+        found = Comparison(got, want, tolerance, list(weights))
+        if not self.iterates or not any(wrong.any() for wrong in found.wrong()):
+            return found
+        steps = self._steps(inputs, weights)
+        left = [np.zeros_like(w) for w in want]
+        for here, (one, two) in zip((want, got), steps, strict=True):
+            for i in range(len(want)):
+                way = way_left(here[i], one[i], two[i], rounding)
+                left[i] += way if np.isfinite(way) else 0.0
+        return replace(
+            found,
+            tolerance=[t + more for t, more in zip(tolerance, left, strict=True)],
+            loose=any(map(np.any, left)),
+            rests=all(_all_rest(*side, rounding) for side in zip((want, got), steps, strict=True)),
+        )
+
+    def rests(self, inputs: Sequence[Any], weights: Sequence[Any]) -> bool:
+        """Whether f iterates, and more steps would not change its derivative much."""
+        if not self.iterates:
+            return False
+        want = self.gradients(inputs, weights)[1]
+        steps = self._steps(inputs, weights)[0]
+        return _all_rest(want, steps, self.rounding(inputs, weights))
+
+    def _steps(self, inputs: Sequence[Any], weights: Sequence[Any]) -> list[list[Gradients]]:
+        """The truth, and the rule, after one step and after two."""
+        sides = self._further(list(inputs), list(weights))
+        return [[to_numpy(after) for after in side] for side in sides]
 
 
 def close_by(inputs: Sequence[Any], rng: np.random.Generator) -> list[Any]:
@@ -159,6 +201,30 @@ def jumps(here: np.ndarray, there: Sequence[np.ndarray]) -> np.ndarray:
     return found
 
 
+def way_left(here: np.ndarray, one: np.ndarray, two: np.ndarray, rounding: float) -> float:
+    """How far an iteration is from its limit, from two more steps; infinite if there is none near.
+
+    A rule for the limit (the implicit function theorem) is right where what the loop ends on is
+    not. What changes little by another step, and less by the next, comes to rest.
+    """
+    with np.errstate(invalid="ignore"):
+        first, second = (float(np.max(np.abs(s), initial=0)) for s in (one - here, two - one))
+    size = _rms(here)
+    if first <= _SETTLED * rounding * size:
+        return 0.0
+    if not second < first:
+        return np.inf
+    left = _STEPS * first / (1 - second / first)
+    return left if left <= _RESTS * size else np.inf
+
+
+def _all_rest(here: Gradients, steps: list[Gradients], rounding: float) -> bool:
+    one, two = steps
+    return all(
+        np.isfinite(way_left(h, a, b, rounding)) for h, a, b in zip(here, one, two, strict=True)
+    )
+
+
 def scale_of(leaf: Any) -> float:
     """The size of the entries of a leaf; 1 for zeros."""
     size = _rms(np.asarray(leaf, np.float64))
@@ -173,7 +239,8 @@ def tolerance_of(want: np.ndarray, moved: np.ndarray, rounding: float) -> np.nda
 
 
 def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.where(np.isfinite(values), values, 0) ** 2)))
+    with np.errstate(over="ignore"):
+        return float(np.sqrt(np.mean(np.where(np.isfinite(values), values, 0) ** 2)))
 
 
 def to_numpy(arrays: Sequence[Any]) -> list[np.ndarray]:

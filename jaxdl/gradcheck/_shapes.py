@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
+import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -11,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdl.gradcheck import _strip
 from jaxdl.gradcheck._case import Case, kept_sorted
 from jaxdl.gradcheck._draw import direction
-from jaxdl.gradcheck._entries import dot, unless_coupled
+from jaxdl.gradcheck._elsewhere import elsewhere, judge
 from jaxdl.gradcheck._held import is_one_in_a_row, one_in_a_row, promises, resized_integers
 from jaxdl.gradcheck._probe import to_numpy
 from jaxdl.gradcheck._problem import Problem
@@ -22,6 +28,7 @@ from jaxdl.gradcheck._report import Finding
 Axis = tuple[int, int]
 """A leaf of the arguments and one of its axes."""
 _MOST_ENTRIES = 2**18  # of all arguments together: beyond, lengths stay close to the given ones
+_MOST_COLUMNS = 2**8  # the same where the derivative is taken entry by entry
 _MOST_AXES = 6  # of one length: so many are told apart
 _MOST_ONES = 3  # lengths that are set to 1, one at a time
 
@@ -165,7 +172,7 @@ def _entries(problem: Problem) -> int:
 
 
 def shapes(case: Case) -> Iterator[Finding]:
-    """The check 'dot' for arguments of other sizes, where f takes them.
+    """The check 'dot', or 'differences', for arguments of other sizes, where f takes them.
 
     Axes of one length may belong together though f takes them apart, as an array and indices into
     it do: where only such sizes fail, a note is all.
@@ -175,15 +182,17 @@ def shapes(case: Case) -> Iterator[Finding]:
     tried = False
     for number, others in enumerate(_other_lengths(lengths) if groups else ()):
         found = list(_at_lengths(case, groups, lengths, others, number))
-        if any(f.outcome == "fail" for f in found) and len(set(lengths)) < len(lengths):
-            first = {n: m for n, m in reversed(list(zip(lengths, others, strict=True)))}
-            tied = [first[n] for n in lengths]
+        first = {n: m for n, m in reversed(list(zip(lengths, others, strict=True)))}
+        tied = [first[n] for n in lengths]
+        failed = any(f.outcome == "fail" for f in found)
+        if tied != others and (failed or not found):
             together = list(_at_lengths(case, groups, lengths, tied, number))
-            if tied != others and any(f.outcome == "pass" for f in together):
+            if failed and any(f.outcome == "pass" for f in together):
                 case.notes.append(
                     f"axes of equal length that become {_told(lengths, others)}: f takes them, but "
                     "its gradient is that of equal lengths alone; let f refuse others"
                 )
+            if not failed or any(f.outcome == "pass" for f in together):
                 found = together
         tried = tried or bool(found)
         yield from found
@@ -199,30 +208,69 @@ def _at_lengths(
     others: Sequence[int],
     number: int,
 ) -> Iterator[Finding]:
-    """Nothing where f, its rule or what it is held against refuses these lengths."""
+    """Nothing where f, its rule or what it is held against refuses these lengths.
+
+    A rule that raises an error where f does not is wrong, unless it means to, and says ``raise``;
+    or it closes over an array of a given length, such as a fixed order of columns.
+    """
     problem = case.problem
-    if np.prod([n / o for n, o in zip(others, lengths, strict=True)]) * _entries(problem) > max(
-        _MOST_ENTRIES, _entries(problem)
-    ):
+    most = max(_MOST_COLUMNS if case.forward_mode else _MOST_ENTRIES, _entries(problem))
+    if np.prod([n / o for n, o in zip(others, lengths, strict=True)]) * _entries(problem) > most:
         others = [n + 1 if m > n else m for n, m in zip(lengths, others, strict=True)]
     try:
         moved = resized(problem, groups, others, case.rng(24, number))
         again = case.again(moved)
-        y = again.probe.value(*again.at(moved.inputs))
-        jax.eval_shape(again.probe.truth, again.at(moved.inputs), y)
+        with _quiet_callbacks():
+            y = again.probe.value(*again.at(moved.inputs))
+        if case.reference:
+            jax.eval_shape(again.probe.truth, again.at(moved.inputs), y)
     except Exception:
-        return
-    try:
-        jax.eval_shape(again.probe.rule, again.at(moved.inputs), y)
-    except Exception:
-        told = _told(lengths, others)
-        case.notes.append(f"for sizes {told} the rule raises an error, and f does not")
         return
     if not all(np.all(np.isfinite(a)) for a in to_numpy(y)):
         return
-    several = len(promises(problem)) > 1
-    for finding in dot(again, f"sizes {_told(lengths, others)}"):
-        yield replace(unless_coupled(finding) if several else finding, name="shapes")
+    try:
+        jax.eval_shape(again.probe.rule, again.at(moved.inputs), y)
+    except Exception as error:
+        told = _told(lengths, others)
+        if refuses(error) or _holds_lengths(case, lengths):
+            case.notes.append(f"for sizes {told} the rule raises an error, and f does not")
+            return
+        first = (str(error).splitlines() or [""])[0][:200]
+        text = f"f takes these sizes, but its rule raises {type(error).__name__}: {first}"
+        yield Finding("shapes", "fail", f"sizes {told}", text=text, replay=case.replay())
+        return
+    for finding in judge(again, f"sizes {_told(lengths, others)}"):
+        yield elsewhere(case, finding, "shapes", held=True)
+
+
+@contextmanager
+def _quiet_callbacks() -> Iterator[None]:
+    """Without JAX's report of a callback that raises: it may refuse the sizes."""
+    log = logging.getLogger("jax._src.callback")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def refuses(error: Exception) -> bool:
+    """Whether a statement outside JAX and NumPy raised it: it is not what they made of shapes."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = (os.path.dirname(jax.__file__), os.path.dirname(np.__file__))
+    outside = [frame for frame in frames if not frame.filename.startswith(theirs)]
+    line = outside[-1].line if outside else None
+    return re.search(r"\b(raise|assert)\b", line or "") is not None
+
+
+def _holds_lengths(case: Case, lengths: Sequence[int]) -> bool:
+    """Whether f or its rule closes over an array with an axis of one of these lengths."""
+    inputs = case.at(case.problem.inputs)
+    y = case.probe.value(*inputs)
+    jaxpr = jax.make_jaxpr(case.probe.rule)(inputs, y)
+    axes = {n for array in _strip.constants(jaxpr) for n in np.shape(array)}
+    return not axes.isdisjoint(lengths)
 
 
 def _told(lengths: Sequence[int], others: Sequence[int]) -> str:

@@ -48,6 +48,15 @@ def equations(jaxpr: Any) -> Iterator[Any]:
             yield from equations(inner)
 
 
+def constants(jaxpr: Any) -> Iterator[Any]:
+    """All arrays that a jaxpr closes over, those inside its equations too."""
+    yield from getattr(jaxpr, "consts", ()) or ()
+    for eqn in _open(jaxpr).eqns:
+        yield from (atom.val for atom in eqn.invars if isinstance(atom, core.Literal))
+        for inner in inner_jaxprs(eqn):
+            yield from constants(inner)
+
+
 def is_foreign_rule(eqn: Any) -> bool:
     """Whether an equation calls a custom rule that is not JAX's own.
 
@@ -88,8 +97,11 @@ def has_rule(jaxpr: Any) -> bool:
     return any(map(is_foreign_rule, equations(jaxpr)))
 
 
-def strip(f: Callable[..., Any]) -> Callable[..., Any]:
+def strip(f: Callable[..., Any], further: int = 0) -> Callable[..., Any]:
     """f without foreign rules: array arguments only, the same results.
+
+    Further steps are taken by every loop that carries a state alone, after its last: what changes
+    by them tells how far an iteration is from where it goes.
 
     Raises (when called):
       CannotStrip: a rule inside an equation that this version of JAX does not let us rebuild.
@@ -97,13 +109,41 @@ def strip(f: Callable[..., Any]) -> Callable[..., Any]:
 
     def stripped(*args: Any) -> Any:
         closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
-        flat = _evaluate(closed, jax.tree.leaves(args))
+        flat = _evaluate(closed, jax.tree.leaves(args), further)
         return jax.tree.unflatten(jax.tree.structure(shape), flat)
 
     return stripped
 
 
-def _evaluate(jaxpr: Any, args: list[Any]) -> list[Any]:
+def iterates(jaxpr: Any) -> bool:
+    """Whether a loop in it carries a state alone, as iterations to a solution do."""
+    return any(map(_carries_alone, equations(jaxpr)))
+
+
+def _carries_alone(eqn: Any) -> bool:
+    if eqn.primitive.name == "while":
+        return True
+    params = eqn.params
+    if eqn.primitive.name != "scan":
+        return False
+    held = params["num_consts"] + params["num_carry"]
+    return held == len(eqn.invars) and params["num_carry"] == len(eqn.outvars)
+
+
+def _steps(eqn: Any, inputs: list[Any], state: list[Any], number: int) -> list[Any]:
+    """The body of a loop, on the state that it ended with."""
+    params = eqn.params
+    if eqn.primitive.name == "while":
+        first, body = params["cond_nconsts"], params["body_jaxpr"]
+        held = inputs[first : first + params["body_nconsts"]]
+    else:
+        held, body = inputs[: params["num_consts"]], params["jaxpr"]
+    for _ in range(number):
+        state = _evaluate(body, [*held, *state])
+    return state
+
+
+def _evaluate(jaxpr: Any, args: list[Any], further: int = 0) -> list[Any]:
     consts, jaxpr = list(getattr(jaxpr, "consts", ()) or ()), _open(jaxpr)
     values: dict[Any, Any] = {}
     values.update(zip(jaxpr.constvars, consts, strict=True))
@@ -115,8 +155,9 @@ def _evaluate(jaxpr: Any, args: list[Any]) -> list[Any]:
     for eqn in jaxpr.eqns:
         inputs = [read(atom) for atom in eqn.invars]
         inside = list(inner_jaxprs(eqn))
-        if is_foreign_rule(eqn) or (_holds_rule(inside) and eqn.primitive.name in _INLINED):
-            outputs = _evaluate(inside[0], inputs)
+        opened = _holds_rule(inside) or (further and any(map(iterates, inside)))
+        if is_foreign_rule(eqn) or (opened and eqn.primitive.name in _INLINED):
+            outputs = _evaluate(inside[0], inputs, further)
         elif eqn.primitive.name == "shard_map" and _holds_rule(inside):
             outputs = _in_shards(eqn, inside[0], inputs)
         else:
@@ -124,6 +165,8 @@ def _evaluate(jaxpr: Any, args: list[Any]) -> list[Any]:
             outputs = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(params))
             if not eqn.primitive.multiple_results:
                 outputs = [outputs]
+            if further and _carries_alone(eqn):
+                outputs = _steps(eqn, inputs, list(outputs), further)
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
