@@ -1,6 +1,5 @@
 """Primals without reverse mode (loops, kernels, callbacks), and loops that end too early."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -216,34 +215,3 @@ def test_the_way_that_is_left(steps, left):
     one = here + steps[0]
     found = way_left(here, one, one + steps[1], 1e-16)
     assert found == pytest.approx(left, rel=1e-6)
-
-
-# --- sizes --------------------------------------------------------------------------------------
-
-
-def _squares(backward: Any) -> Any:
-    return _ruled(lambda x: jnp.sum(x * x), lambda x: (jnp.sum(x * x), x), backward)
-
-
-def test_a_rule_that_raises_at_sizes_that_f_takes():
-    def written_down(x, g):
-        return ((2 * g * x).reshape(30).reshape(6, 5),)
-
-    def refusing(size, x, g):
-        if x.shape[0] != size:
-            raise ValueError(f"the first axis must have the length {size}")
-        return (2 * g * x,)
-
-    only = ("dot", "shapes")
-    report = _checked(_squares(written_down), drawn(6, 5), only=only)
-    assert ("shapes", "sizes 6→9, 5→17") in _failed(report)
-    assert "f takes these sizes, but its rule raises TypeError" in str(report)
-    report = _checked(_squares(partial(refusing, 6)), drawn(6, 5), only=only)
-    assert report.outcome == "pass" and "the rule raises an error, and f does not" in str(report)
-
-
-def test_a_rule_that_closes_over_a_length_may_raise_at_others():
-    order = np.array([3, 0, 4, 1, 2])
-    f = _ruled(lambda x: x[order], lambda x: (x[order], None), lambda _, g: (g[np.argsort(order)],))
-    report = _checked(f, drawn(5), only=("dot", "shapes"))
-    assert report.outcome == "pass" and "the rule raises an error, and f does not" in str(report)

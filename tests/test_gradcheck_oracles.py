@@ -251,6 +251,11 @@ def test_an_array_and_indices_into_it_have_one_length():
     assert report.outcome == "pass"
 
 
+def test_a_rule_that_refuses_sizes_is_told():
+    pairs = _ruled(lambda x: 2 * x, lambda kept, g: ((2 * g.reshape(-1, 2)).reshape(-1),))
+    assert "the rule raises an error, and f does not" in str(gradcheck.check(pairs, drawn(8)))
+
+
 def test_what_is_sorted_stays_sorted():
     """Between knots; out of order they bracket nothing."""
 

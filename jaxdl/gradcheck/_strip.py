@@ -48,15 +48,6 @@ def equations(jaxpr: Any) -> Iterator[Any]:
             yield from equations(inner)
 
 
-def constants(jaxpr: Any) -> Iterator[Any]:
-    """All arrays that a jaxpr closes over, those inside its equations too."""
-    yield from getattr(jaxpr, "consts", ()) or ()
-    for eqn in _open(jaxpr).eqns:
-        yield from (atom.val for atom in eqn.invars if isinstance(atom, core.Literal))
-        for inner in inner_jaxprs(eqn):
-            yield from constants(inner)
-
-
 def is_foreign_rule(eqn: Any) -> bool:
     """Whether an equation calls a custom rule that is not JAX's own.
 
