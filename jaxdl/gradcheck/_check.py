@@ -209,8 +209,12 @@ def _at(
         )  # fmt: skip
 
     case = case_of(problem)
-    if case.forward_mode and not confirmed(case):
-        notes.append("finite differences do not confirm it at the given arguments: they judge")
+    in_doubt = asked.ref == "auto" and (case.forward_mode or case.probe.iterates)
+    if in_doubt and not confirmed(case):
+        notes.append(
+            "f has loops, of which the derivative is not that of what they look for, by finite "
+            "differences at the given arguments: those judge"
+        )
         oracle = by_differences()
         case = case_of(problem)
     if case.probe.iterates:
