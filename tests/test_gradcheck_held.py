@@ -55,6 +55,8 @@ def beside(x, i):
         (gathered, [[5, 0], [3, 1]], "distinct"),
         (gathered, [4, 3, 2], "sizes"),
         (gathered, [0, 0, 1, 3, 3], "sorted"),
+        (gathered, [0, 0, 0, 0, 1, 1, 2, 2, 3], "sorted"),  # their sum is 9 by chance
+        (gathered, 11 * [0] + [9], "sorted"),
         (gathered, [2, 2, 0], "none"),
     ],
 )

@@ -191,6 +191,12 @@ def test_nothing_is_said_where_an_iteration_does_not_come_to_rest():
     assert "times 30" in skipped
 
 
+def test_arguments_at_which_f_is_not_finite_are_told():
+    root = _ruled(jnp.sqrt, lambda x: (jnp.sqrt(x), x), lambda x, g: (0 * x,))
+    report = _checked(root, -jnp.abs(drawn(3)) - 1, only=("dot",))
+    assert report.outcome != "pass" and "f is not finite at the given arguments" in str(report)
+
+
 def test_a_recurrence_is_no_iteration():
     """Its loop carries all there is, but the next step is far from the last."""
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from experiments.gradcheck_corpus.functions_draw import (
@@ -150,12 +151,18 @@ def _orbit(rng, dtype):
     return jnp.asarray(rng.uniform(0, 6, 7), dtype), jnp.asarray(rng.uniform(0.1, 0.7), dtype)
 
 
+def _contraction(rng, dtype):
+    """Weights of norm 0.6, so that there is an equilibrium."""
+    w = rng.normal(size=(4, 4))
+    return jnp.asarray(0.6 * w / np.linalg.norm(w, 2), dtype), normal(rng, dtype, 4)
+
+
 ITERATION: tuple[Function, ...] = (
     Function("square root by iteration", square_root, between(0.2, 9, (6,))),
     Function(
         "equilibrium",
         ruled(_equilibrium, _equilibrium_fwd, _equilibrium_bwd),
-        of((4, 4), (4,), scale=0.3),
+        _contraction,
     ),
     Function("kepler", ruled(_kepler, _kepler_fwd, _kepler_bwd), _orbit),
     Function(

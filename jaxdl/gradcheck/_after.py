@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdl.gradcheck._case import BLIND, Case
-from jaxdl.gradcheck._probe import SAFETY
+from jaxdl.gradcheck._probe import SAFETY, to_numpy
 from jaxdl.gradcheck._report import Finding
 
 
@@ -35,6 +36,10 @@ def vacuous(case: Case, power: Mapping[str, float], told: set[str]) -> Iterator[
 def hints(case: Case, findings: Sequence[Finding]) -> Iterator[str]:
     """What may be behind a failure, or a doubt, that is no mistake."""
     failed = [f for f in findings if f.outcome in ("fail", "inconclusive")]
+    if failed and not all(
+        np.all(np.isfinite(y)) for y in to_numpy(case.problem.outputs(*case.problem.inputs))
+    ):
+        yield "f is not finite at the given arguments: give others, at which it is defined"
     if any(f.sample == "given" and f.name in ("dot", "taylor") for f in failed):
         if case.holds_back():
             yield (

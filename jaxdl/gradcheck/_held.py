@@ -144,15 +144,17 @@ def _promise(x: np.ndarray, unique: bool, lengths: set[int]) -> Promise:
         return "none"
     rows = np.sort(x, axis=-1)
     ascending = bool(np.all(np.diff(x) >= 0))
-    if x.ndim == 1 and ascending and x[0] == 0 and int(x[-1]) in lengths:
-        return "pointers"
+    last = int(x.flat[-1])
+    if x.ndim == 1 and ascending and x[0] == 0 and last in lengths and x.size <= last + 1:
+        return "pointers"  # to more groups than there are rows: rather ids of few groups
     if x.shape[-1] > 1 and np.all(np.diff(rows) > 0):
         if np.all(rows == np.arange(x.shape[-1])):
             return "permutation"
         if unique or x.ndim > 1:
             return "distinct"
-    if x.ndim == 1 and x.min() >= 0 and int(x.sum()) in lengths:
-        return "sizes"
+    total = int(x.sum())
+    if x.ndim == 1 and x.min() >= 0 and total in lengths and total > x.size:
+        return "sizes"  # more than one each: ids of few groups have a small sum by chance
     return "sorted" if ascending else "none"
 
 
