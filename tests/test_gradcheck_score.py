@@ -4,6 +4,9 @@ This module is also the corpus of the small runs: it has `FUNCTIONS`, `PAIRS`, `
 """
 
 import json
+import os
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -218,6 +221,14 @@ def test_times_are_of_functions_of_floating_point_arrays(x64_off):
 
 
 # --- workers, and a whole run -------------------------------------------------------------------
+
+
+def test_what_needs_two_devices_finds_them():
+    count = "import jax; print(jax.device_count())"
+    environment = os.environ | {"XLA_FLAGS": harness.FLAGS, "JAX_PLATFORMS": "cpu"}
+    told = subprocess.run([sys.executable, "-c", count], env=environment, capture_output=True,
+                          encoding="utf-8", check=True)  # fmt: skip
+    assert told.stdout.split() == ["2"]
 
 
 def test_an_item_that_hangs_or_ends_its_process_does_not_take_the_others_with_it(tmp_path):

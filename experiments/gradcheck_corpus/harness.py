@@ -29,11 +29,8 @@ from experiments.gradcheck_corpus.items import Item, Record, evaluate
 _ROOT = Path(__file__).resolve().parents[2]
 _START_LIMIT = 300.0  # seconds until a new process must be ready
 _MOST_ITEMS = 300  # of one process: what it has compiled stays in memory
-_FLAGS = (
-    "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1 "
-    "--xla_force_host_platform_device_count=2"
-)
-_FAST = "--xla_backend_optimization_level=0"
+# XLA reads no flag after a word that is none
+FLAGS = "--xla_cpu_multi_thread_eigen=false --xla_force_host_platform_device_count=2"
 
 
 def work(
@@ -111,7 +108,7 @@ class _Worker:
     def __init__(self, corpus: str, core: int, compiled: Path | None, log: Path):
         self._command = [sys.executable, "-m", "experiments.gradcheck_corpus.harness", corpus,
                          str(core), str(compiled or "")]  # fmt: skip
-        self._log, self._flags = log, f"{_FLAGS} {_FAST}" if compiled else _FLAGS
+        self._log = log
         self._process: subprocess.Popen[str] | None = None
         self._done = 0
         self._ended = False
@@ -152,7 +149,7 @@ class _Worker:
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {self._flags}".strip(),
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip(),
             "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
         }  # fmt: skip
         with open(self._log, "a", encoding="utf-8") as log:
