@@ -46,7 +46,7 @@ def hints(case: Case, findings: Sequence[Finding]) -> Iterator[str]:
                 "f has a stop_gradient: where the gradient is meant to differ from the derivative, "
                 "give expect="
             )
-        if case.rests:
+        if case.rests():
             yield (
                 "f has loops: where they end before they come to rest, and the rule is that of the "
                 "limit, a small difference is no mistake; let them run further for the check"

@@ -46,8 +46,9 @@ class Case:
     """Leaves whose gradient is wrong at the given arguments."""
     doubtful: set[str] = field(default_factory=set)
     """Leaves about which the vote was open there: the reference says nothing."""
-    rests: bool = False
-    """Whether f iterates, and has come to rest at the arguments given at first, or nearly."""
+    rests: Callable[[], bool] = bool
+    """Whether f iterates, and has come to rest at the arguments given at first, or nearly: asked
+    only where something differs, since four more programs tell."""
     loose: bool = False
     """Whether f iterates, and at the given arguments ends before it has come to rest: its rule
     gives the limit's gradient, which is not to be compared to the last digit."""

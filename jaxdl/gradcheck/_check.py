@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 import jax
@@ -196,8 +197,6 @@ def _at(
     oracle = choose(problem, asked.ref, asked.expect, rules, notes)
     dtype_of_probe = working_dtype(problem, oracle.truth, narrow(jaxpr), notes)
 
-    rests = False
-
     def case_of(problem: Problem) -> Case:
         with x64(dtype_of_probe == jnp.float64):
             working = problem if dtype_of_probe is None else problem.widened(dtype_of_probe)
@@ -208,6 +207,7 @@ def _at(
             forward_mode=not oracle.reverse, rests=rests,
         )  # fmt: skip
 
+    rests = cache(lambda: case.probe.iterates and comes_to_rest(case))
     case = case_of(problem)
     in_doubt = asked.ref == "auto" and (case.forward_mode or case.probe.iterates)
     if in_doubt and not confirmed(case):
@@ -217,9 +217,6 @@ def _at(
         )
         oracle = by_differences()
         case = case_of(problem)
-    if case.probe.iterates:
-        rests = comes_to_rest(case)
-        case.rests = rests
     checks = dict(LEVELS[asked.level] if table is None else table)
     if dtype is not None:
         checks = {n: c for n, c in LEVELS["standard"].items() if n in LOW_PRECISION}

@@ -68,7 +68,7 @@ def dot(
                 for t, z, floor in zip(found.tolerance, sizes, floors, strict=True)
             ]
             found = replace(found, tolerance=wider)
-        if sample != "given" and case.rests and not found.rests:
+        if sample != "given" and not found.rests and case.rests():
             text = f"{sample}: the iterations of f do not come to rest there"
             yield Finding("dot", "skipped", sample, text=text)
             return
