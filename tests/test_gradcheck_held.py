@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.core import Tracer
 
 from jaxdl import gradcheck
 from jaxdl.gradcheck._held import held_points, promises, resized_integers
@@ -264,3 +265,20 @@ def test_a_rule_may_rely_on_what_is_promised():
         lambda kept, g: (g.at[kept[2]].set(0), g[kept[2]], None),
     )
     assert gradcheck.check(written, drawn(8), drawn(3), ints(5, 0, 2)).outcome == "pass"
+
+
+def test_integers_that_f_refuses_by_an_error_are_left_out():
+    """It sees their values only where they are no tracers: where its rule is taken out."""
+
+    def f(x, ends):
+        if not isinstance(ends, Tracer) and sorted(set(ends.tolist())) != ends.tolist():
+            raise ValueError("ends must ascend")
+        return x * (jnp.arange(x.size) < ends[-1])
+
+    def bwd(kept, g):
+        return g * (jnp.arange(g.size) < kept[-1]), None
+
+    ruled = jax.custom_vjp(f)
+    ruled.defvjp(lambda x, ends: (f(x, ends), ends), bwd)
+    report = gradcheck.check(ruled, drawn(6), jnp.asarray([1, 3, 5]), raises=False)
+    assert report.outcome == "pass", report

@@ -32,7 +32,7 @@ def stress(case: Case) -> Iterator[Finding]:
     for sample, problem in held_points(case.problem, case.rng(38)):
         other = case.again(problem)
         other.sizes = case.sizes
-        if _finite(other, problem.inputs):
+        if _finite(other, problem.inputs) and _traces(other):
             for finding in judge(other, sample):
                 yield elsewhere(case, finding, "stress", held=True)
 
@@ -73,6 +73,18 @@ def confirmed(case: Case) -> bool:
     again = replace(case, power={}, sizes=[], wrong=set(), doubtful=set(), notes=[])
     with case.mode():
         return all(finding.outcome != "inconclusive" for finding in dot(again))
+
+
+def _traces(case: Case) -> bool:
+    """Whether f, its rule and what it is held against take such integers without an error."""
+    inputs = case.at(case.problem.inputs)
+    try:
+        weights = jax.eval_shape(case.probe.f, *inputs)
+        jax.eval_shape(case.probe.rule, inputs, weights)
+        jax.eval_shape(case.probe.truth, inputs, weights)
+    except Exception:
+        return False
+    return True
 
 
 def _finite(case: Case, inputs: Sequence[Any]) -> bool:
