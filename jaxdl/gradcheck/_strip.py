@@ -114,11 +114,23 @@ def iterates(jaxpr: Any) -> bool:
 def _carries_alone(eqn: Any) -> bool:
     if eqn.primitive.name == "while":
         return True
-    params = eqn.params
     if eqn.primitive.name != "scan":
         return False
-    held = params["num_consts"] + params["num_carry"]
-    return held == len(eqn.invars) and params["num_carry"] == len(eqn.outvars)
+    consts, carry, others = _parts(eqn)
+    return others == 0 and carry == len(eqn.outvars) and consts + carry > 0
+
+
+def _parts(eqn: Any) -> tuple[int, int, int]:
+    """How many inputs of a scan are held, carried, and stepped through; (0, 0, 0) if unknown."""
+    params = eqn.params
+    if "num_consts" in params:
+        consts, carry = params["num_consts"], params["num_carry"]
+        return consts, carry, len(eqn.invars) - consts - carry
+    try:  # newer versions of JAX have a tree in their place
+        consts, carry, others = (len(part) for part in params["ft_in"].unpack())
+    except (KeyError, AttributeError, TypeError, ValueError):
+        return 0, 0, 0
+    return consts, carry, others
 
 
 def _steps(eqn: Any, inputs: list[Any], state: list[Any], number: int) -> list[Any]:
@@ -128,7 +140,7 @@ def _steps(eqn: Any, inputs: list[Any], state: list[Any], number: int) -> list[A
         first, body = params["cond_nconsts"], params["body_jaxpr"]
         held = inputs[first : first + params["body_nconsts"]]
     else:
-        held, body = inputs[: params["num_consts"]], params["jaxpr"]
+        held, body = inputs[: _parts(eqn)[0]], params["jaxpr"]
     for _ in range(number):
         state = _evaluate(body, [*held, *state])
     return state
