@@ -14,7 +14,7 @@ What was found (JAX 0.10.2, two cores, 95 minutes):
   hand (check_grads in float64). At our stress points they blame a third or more of what is right,
   so giving them better arguments does not help.
 - The table joins one run with two resumptions: what mistakes of the checker concerned (ids taken
-  for pointers; integers that a function refuses by an error) was run again once they were mended, as
+  for pointers; integers that a function refuses by an error) was run again once mended, as
   were an iteration at arguments where it has no limit, and rules over devices with two of them.
 - Some of what was taken for right was not: attention where nothing is visible, a determinant's rule
   at singular matrices, Planck's and Hill's slopes for large and zero arguments. Those rules were
