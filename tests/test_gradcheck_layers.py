@@ -74,6 +74,16 @@ def test_a_container_that_does_not_pass_the_reducer_on():
     assert failed(serial(deaf(dense(5)), tanh())) >= {"keep", "none", "slots", "combine"}
 
 
+def test_factors_that_are_kept_of_another_layer():
+    right = serial(dense(6), dense(6))
+
+    def bwd(params, residuals, dy, reduce=grads, slots=None):
+        found, dx = right.bwd(params, residuals, dy, reduce, slots)
+        return found[::-1] if reduce is keep else found, dx
+
+    assert failed(with_bwd(right, bwd)) == {"keep"}
+
+
 def test_slots_that_are_mixed_up():
     right = serial(dense(6), dense(6))
 
