@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -46,6 +47,51 @@ def refused_by_jax(problem: Problem, rules: list[str]) -> Finding | None:
         return None  # not the rule's doing, or not to be told
     leaf = _refused_leaf(problem, why)
     return Finding("contract", "fail", leaf=leaf, text=f"JAX refuses what the rule returns: {why}")
+
+
+def not_given(problem: Problem, rules: list[str]) -> Finding | None:
+    """A failure of the contract if a rule closes over an array that is differentiated.
+
+    JAX tells by an error, when the gradient is run, that does not name it.
+
+    Raises:
+      GradcheckError: it closes over single numbers, which may be meant to be held.
+    """
+    if not rules or _pulls_back(problem, problem.wrt):
+        return None
+    less = {i: tuple(j for j in problem.wrt if j != i) for i in problem.wrt}
+    single = tuple(i for i in problem.wrt if np.ndim(problem.leaves[i]) == 0)
+    several = tuple(i for i in problem.wrt if i not in single)
+    found = [i for i, others in less.items() if others and _pulls_back(problem, others)]
+    if not found and several and _pulls_back(problem, several):
+        found = list(single)
+    if not found:
+        return None
+    names = ", ".join(problem.names[i] for i in found)
+    text = f"a rule closes over {names}, which is differentiated here, and returns no gradient"
+    if all(i in single for i in found):
+        raise GradcheckError(
+            f"gradcheck: {problem.name}: {text} for it: name the others in wrt, or make it an "
+            "argument of the function with the rule"
+        )
+    text += " for it: JAX raises UnexpectedTracerError; make it an argument of the rule"
+    return Finding("contract", "fail", leaf=problem.names[found[0]], text=text)
+
+
+def _pulls_back(problem: Problem, wrt: tuple[int, ...]) -> bool:
+    """Whether the gradient of these leaves can be run without a tracer where there should be none.
+
+    Another error is not for this to tell.
+    """
+    part = replace(problem, wrt=wrt)
+    try:
+        y, pullback = jax.vjp(part.outputs, *part.inputs)
+        pullback([jnp.zeros_like(a) for a in y])
+    except jax.errors.UnexpectedTracerError:
+        return False
+    except Exception:
+        return True
+    return True
 
 
 def _refused_leaf(problem: Problem, why: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdl.gradcheck import _samples, _strip
 from jaxdl.gradcheck._after import hints, vacuous
-from jaxdl.gradcheck._before import must_repeat, refused_by_jax, working_dtype
+from jaxdl.gradcheck._before import must_repeat, not_given, refused_by_jax, working_dtype
 from jaxdl.gradcheck._case import Case
 from jaxdl.gradcheck._elsewhere import comes_to_rest, confirmed
 from jaxdl.gradcheck._levels import (
@@ -190,7 +190,7 @@ def _at(
     must_repeat(problem)
     jaxpr = jax.make_jaxpr(problem.outputs)(*problem.inputs)
     rules, notes = _strip.rule_names(jaxpr), []
-    refused = refused_by_jax(problem, rules)
+    refused = not_given(problem, rules) or refused_by_jax(problem, rules)
     if refused is not None:
         finding = refused if sample == "given" else _named(refused, sample)
         return Report(problem.name, rules, "the contract alone", asked.level, [finding], {}, notes)
