@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jaxdl import gradcheck
 from jaxdl.gradcheck._held import held_points, promises, resized_integers
 from jaxdl.gradcheck._problem import state
-from jaxdl.gradcheck._shapes import dimensions, resized
+from jaxdl.gradcheck._resize import dimensions, resized
 from tests.twins import drawn
 
 
@@ -84,7 +84,7 @@ def test_other_values_keep_the_promise():
     for found in moved(gathered, [0, 1, 1, 3, 5]).values():
         assert np.all(np.diff(found) >= 0) and (found[0], found[-1]) == (0, 5)
     found = moved(gathered, [7, 3, 5, 4, 6, 3])
-    names = ("duplicates among the integers", "edges among the integers")
+    names = tuple(f"{n} among the integers" for n in ("duplicates", "edges", "the smallest"))
     assert tuple(found) == names
     assert len(set(found[names[0]].tolist())) < 5 and set(found[names[1]].tolist()) == {0, 7}
 

@@ -10,7 +10,7 @@ import pytest
 from jaxdl import gradcheck
 from jaxdl.gradcheck import Domain, GradcheckError
 from jaxdl.gradcheck._problem import state
-from jaxdl.gradcheck._shapes import dimensions, resized
+from jaxdl.gradcheck._resize import dimensions, resized
 from jaxdl.gradcheck._shrink import smallest
 from tests import twins
 from tests.twins import drawn

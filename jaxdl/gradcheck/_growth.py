@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import jax
@@ -13,8 +13,9 @@ from jaxdl.gradcheck._draw import cotangents
 from jaxdl.gradcheck._native import precision
 from jaxdl.gradcheck._precision import eps
 from jaxdl.gradcheck._probe import backward_of, to_numpy
+from jaxdl.gradcheck._problem import Problem
 from jaxdl.gradcheck._report import Finding
-from jaxdl.gradcheck._shapes import dimensions, length_of, resized
+from jaxdl.gradcheck._resize import Axis, dimensions, length_of, resized
 
 _LENGTHS = (32, 128, 512)
 _MOST_DIMENSIONS = 2
@@ -36,8 +37,7 @@ def growth(case: Case) -> Iterator[Finding]:
         curves: dict[str, list[float]] = {"length": [], "rule": [], "autodiff": []}
         last = None
         for length in _LENGTHS:
-            entries = sum(x.size for x in problem.inputs) * length / length_of(problem, group)
-            if entries > _MOST_ENTRIES:
+            if _entries(problem, group, length) > _MOST_ENTRIES:
                 break
             lengths = [length if g is group else length_of(problem, g) for g in groups]
             try:
@@ -66,6 +66,12 @@ def growth(case: Case) -> Iterator[Finding]:
             yield Finding("growth", "pass", leaf=name, figures=figures, curves=curves)
     if not grown:
         yield Finding("growth", "skipped", text="f takes no longer arguments")
+
+
+def _entries(problem: Problem, group: Sequence[Axis], length: int) -> float:
+    """Of the arguments, with axes of that length: a kernel may have two of them."""
+    leaves, ratio = [leaf for leaf, _ in group], length / length_of(problem, group)
+    return sum(problem.leaves[i].size * ratio ** leaves.count(i) for i in problem.wrt)
 
 
 def _errors(case: Case) -> tuple[float, float]:

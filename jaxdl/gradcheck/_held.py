@@ -30,7 +30,8 @@ def held_points(problem: Problem, rng: np.random.Generator) -> Iterator[tuple[st
     """The same floating-point arguments beside other integers and booleans: by name.
 
     Integers are duplicates of given ones, or the largest alone with the smallest or 0, at which
-    indices begin; permutations are others, and a group becomes empty. Booleans are all the same.
+    indices begin, or all the smallest, by which padding is marked; permutations are others, and a
+    group becomes empty. Booleans are all the same.
     """
     promised, lengths = promises(problem), _lengths(problem)
     leaves = {i: _signed(np.asarray(problem.leaves[i])) for i in promised}
@@ -41,6 +42,11 @@ def held_points(problem: Problem, rng: np.random.Generator) -> Iterator[tuple[st
             if x.dtype != bool or promised[i] != "none"
         }
         yield from _changed(problem, f"{sample} among the integers", moved)
+    lowest = {i: np.full_like(x, x.min()) for i, x in leaves.items() if promised[i] == "none"}
+    yield from _changed(
+        problem, "the smallest among the integers",
+        {i: values for i, values in lowest.items() if values.dtype != bool},
+    )  # fmt: skip
     for value in (True, False):
         moved = {
             i: np.full(x.shape, value)

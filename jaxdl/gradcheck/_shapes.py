@@ -1,146 +1,25 @@
-"""The same function at other sizes: which axes belong together, and arguments for other lengths."""
+"""The same function at other sizes."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from itertools import combinations
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.gradcheck._case import Case, kept_sorted
-from jaxdl.gradcheck._draw import direction
+from jaxdl.gradcheck._case import Case
 from jaxdl.gradcheck._elsewhere import elsewhere, judge
-from jaxdl.gradcheck._held import is_one_in_a_row, one_in_a_row, promises, resized_integers
 from jaxdl.gradcheck._probe import to_numpy
-from jaxdl.gradcheck._problem import Problem
 from jaxdl.gradcheck._report import Finding
+from jaxdl.gradcheck._resize import Axis, dimensions, entries, length_of, resized, single_axes
 
-Axis = tuple[int, int]
-"""A leaf of the arguments and one of its axes."""
 _MOST_ENTRIES = 2**18  # of all arguments together: beyond, lengths stay close to the given ones
 _MOST_COLUMNS = 2**8  # the same where the derivative is taken entry by entry
-_MOST_AXES = 6  # of one length: so many are told apart
 _MOST_ONES = 3  # lengths that are set to 1, one at a time
-
-
-def dimensions(problem: Problem) -> list[list[Axis]]:
-    """The axes that must have the same length, found by tracing the function.
-
-    Axes of different lengths are different dimensions; among those of one length, as few as
-    possible that can be made longer together are one.
-    """
-    by_length: dict[int, list[Axis]] = {}
-    for leaf, x in enumerate(problem.leaves):
-        if _is_resizable(x):
-            for axis, length in enumerate(x.shape):
-                if length > 1:
-                    by_length.setdefault(length, []).append((leaf, axis))
-    return [group for axes in by_length.values() for group in _split(problem, axes)]
-
-
-def _is_resizable(leaf: Any) -> bool:
-    """Arrays, but not keys, whose words are unsigned integers."""
-    dtype = getattr(leaf, "dtype", None)
-    if dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):
-        return False
-    return not jnp.issubdtype(dtype, jnp.unsignedinteger)
-
-
-def _is_whole(leaf: Any) -> bool:
-    """A single integer, of any kind."""
-    if isinstance(leaf, int):
-        return not isinstance(leaf, bool)
-    dtype = getattr(leaf, "dtype", None)
-    if dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):
-        return False
-    return jnp.issubdtype(dtype, jnp.integer) and np.ndim(leaf) == 0
-
-
-def _split(problem: Problem, axes: list[Axis]) -> Iterator[list[Axis]]:
-    while len(axes) > 1:
-        first, rest = axes[0], axes[1:]
-        smaller = ([first, *more] for n in range(len(rest)) for more in combinations(rest, n))
-        group = axes
-        if len(axes) <= _MOST_AXES:
-            group = next((g for g in smaller if _traces(problem, g)), axes)
-        yield group
-        axes = [axis for axis in axes if axis not in group]
-    if axes:
-        yield axes
-
-
-def _traces(problem: Problem, group: Sequence[Axis]) -> bool:
-    """Whether f takes arguments in which these axes alone are longer by one."""
-    shapes = {leaf: list(problem.leaves[leaf].shape) for leaf, _ in group}
-    for leaf, axis in group:
-        shapes[leaf][axis] += 1
-    leaves = list(problem.leaves)
-    for leaf, shape in shapes.items():
-        leaves[leaf] = jnp.ones(shape, leaves[leaf].dtype)
-    longer = replace(problem, leaves=leaves)
-    try:
-        jax.eval_shape(longer.outputs, *longer.inputs)
-    except Exception:
-        return False
-    return True
-
-
-def length_of(problem: Problem, dimension: Sequence[Axis]) -> int:
-    """Of the axes of a dimension."""
-    leaf, axis = dimension[0]
-    return problem.leaves[leaf].shape[axis]
-
-
-def resized(
-    problem: Problem,
-    groups: Sequence[Sequence[Axis]],
-    lengths: Sequence[int],
-    rng: np.random.Generator,
-) -> Problem:
-    """Arguments of other lengths: the given ones cut off or repeated, with other entries.
-
-    Signs and orders of magnitude stay, and so does the order of what is sorted. Integers that may
-    be indices stay within every axis that they may index, and keep what they promise.
-
-    Raises:
-      ValueError: integers cannot keep their promise at these lengths, or stay within them.
-    """
-    promised = promises(problem)
-    old = [length_of(problem, group) for group in groups]
-    for name, leaf in zip(problem.names, problem.leaves, strict=True):
-        if _is_whole(leaf) and any(m <= leaf < n for n, m in zip(old, lengths, strict=True)):
-            raise ValueError(f"{name} may be an index, and would not lie within the shorter axis")
-    of_axis: dict[Axis, int] = {}
-    for group, length in zip(groups, lengths, strict=True):
-        of_axis |= {axis: length for axis in group}
-    leaves = list(problem.leaves)
-    for leaf in {leaf for leaf, _ in of_axis}:
-        x = np.asarray(leaves[leaf])
-        new: list[Any] = [of_axis.get((leaf, axis), n) for axis, n in enumerate(x.shape)]
-        chosen = [np.arange(m) % n for m, n in zip(new, x.shape, strict=True)]
-        values = x[np.ix_(*chosen)]
-        if leaf in problem.wrt:
-            varied = np.asarray(values, np.float64) * (1 + direction(rng, values.shape) / 4)
-            leaves[leaf] = jnp.asarray(kept_sorted(x, varied), x.dtype)
-            continue
-        if is_one_in_a_row(x):
-            leaves[leaf] = jnp.asarray(one_in_a_row(values, rng), leaves[leaf].dtype)
-            continue
-        if leaf in promised:
-            top = int(x.max()) + 1
-            bound = min((n for o, n in zip(old, lengths, strict=True) if o >= top), default=top)
-            new_of = {o: n for o, n in zip(old, lengths, strict=True) if old.count(o) == 1}
-            values = resized_integers(
-                values, promised[leaf], bound, new_of, int(x.sum()), top - 1, rng
-            )
-        leaves[leaf] = jnp.asarray(values, leaves[leaf].dtype)
-    return replace(problem, leaves=leaves)
+_MOST_ALONE = 6  # sizes that are changed one at a time where f takes no others
+_ALONE, _SINGLE = 100, 200  # first numbers of those, and of axes of length 1, for random numbers
 
 
 def _other_lengths(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -163,38 +42,95 @@ def _other_lengths(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield [1 if n == length else n for n in lengths]
 
 
-def _entries(problem: Problem) -> int:
-    return sum(int(np.size(leaf)) for leaf in problem.leaves if _is_resizable(leaf))
-
-
 def shapes(case: Case) -> Iterator[Finding]:
     """The check 'dot', or 'differences', for arguments of other sizes, where f takes them.
 
-    Axes of one length may belong together though f takes them apart, as an array and indices into
-    it do: where only such sizes fail, a note is all.
+    Where nothing can be said of arguments of which all sizes are others, one is changed at a time.
+    Axes of length 1 grow alone: a batch of one hides what a batch does.
     """
     groups = dimensions(case.problem)
     lengths = [length_of(case.problem, group) for group in groups]
+    all_others = list(_other_lengths(lengths)) if groups else []
+    crashed: list[str] = []
     tried = False
-    for number, others in enumerate(_other_lengths(lengths) if groups else ()):
-        found = list(_at_lengths(case, groups, lengths, others, number))
-        first = {n: m for n, m in reversed(list(zip(lengths, others, strict=True)))}
-        tied = [first[n] for n in lengths]
-        failed = any(f.outcome == "fail" for f in found)
-        if tied != others and (failed or not found):
-            together = list(_at_lengths(case, groups, lengths, tied, number))
-            if failed and any(f.outcome == "pass" for f in together):
-                case.notes.append(
-                    f"axes of equal length that become {_told(lengths, others)}: f takes them, but "
-                    "its gradient is that of equal lengths alone; let f refuse others"
-                )
-            if not failed or any(f.outcome == "pass" for f in together):
-                found = together
+    for number, others in enumerate(all_others):
+        found = _apart_or_together(case, groups, lengths, others, number, crashed)
         tried = tried or bool(found)
         yield from found
+        if number == 1 and not tried and len(groups) > 1:
+            for alone in range(min(len(groups), _MOST_ALONE)):
+                one = [
+                    n if i == alone else m
+                    for i, (m, n) in enumerate(zip(lengths, all_others[0], strict=True))
+                ]
+                found = _apart_or_together(case, groups, lengths, one, _ALONE + alone, crashed)
+                tried = tried or bool(found)
+                yield from found
+    longer, single = single_axes(case.problem)
+    for number, group in enumerate(single, start=_SINGLE):
+        found = list(_at_lengths(case, [group], [1], [longer], number, crashed))
+        tried = tried or bool(found)
+        yield from found
+    if crashed:
+        most = f", and {len(crashed) - 1} more such" if len(crashed) > 1 else ""
+        case.notes.append(f"for sizes {crashed[0]}{most} the rule raises an error, and f does not")
     if not tried:
-        why = "f takes no other sizes" if groups else "no axis is longer than 1"
+        why = "f takes no other sizes, or its rule none" if groups else "no axis can be longer"
         yield Finding("shapes", "skipped", text=why)
+
+
+def _apart_or_together(
+    case: Case,
+    groups: Sequence[Sequence[Axis]],
+    lengths: Sequence[int],
+    others: Sequence[int],
+    number: int,
+    crashed: list[str],
+) -> list[Finding]:
+    """Axes of one length may belong together though f takes them apart, as an array and indices
+    into it do: where only such sizes fail, a note is all.
+    """
+    found = list(_at_lengths(case, groups, lengths, others, number, crashed))
+    failed = any(f.outcome == "fail" for f in found)
+    for tied in _tied(groups, lengths, others, failed) if failed or not found else ():
+        together = list(_at_lengths(case, groups, lengths, tied, number, crashed))
+        if not failed and together:
+            return together
+        outcomes = {f.outcome for f in together}
+        if failed and "pass" in outcomes and not outcomes & {"fail", "inconclusive"}:
+            case.notes.append(
+                f"axes of equal length that become {_told(lengths, others)}: f takes them, but "
+                "its gradient is that of equal lengths alone; let f refuse others"
+            )
+            return together
+    return found
+
+
+def _tied(
+    groups: Sequence[Sequence[Axis]], lengths: Sequence[int], others: Sequence[int], failed: bool
+) -> Iterator[list[int]]:
+    """The other lengths, but the same where the given ones are.
+
+    After a failure those of one array stay apart, and the others take after each of them.
+    """
+    choices = []
+    for length in dict.fromkeys(lengths):
+        same = [i for i, n in enumerate(lengths) if n == length]
+        leaves = [leaf for i in same for leaf in {leaf for leaf, _ in groups[i]}]
+        apart = [i for i in same if any(leaves.count(leaf) > 1 for leaf, _ in groups[i])]
+        apart = apart if failed else []
+        free = [i for i in same if i not in apart]
+        anchors = [i for i in apart or same if others[i] != length]
+        anchors = anchors if apart else anchors[:1]
+        if anchors:
+            choices.append([{i: others[anchor] for i in free} for anchor in anchors])
+    for number in range(max(map(len, choices), default=0)):
+        tied = list(others)
+        for choice in choices:
+            for i, length in choice[number % len(choice)].items():
+                tied[i] = length
+        if tied != list(others):
+            yield tied
 
 
 def _at_lengths(
@@ -203,19 +139,22 @@ def _at_lengths(
     lengths: Sequence[int],
     others: Sequence[int],
     number: int,
+    crashed: list[str],
 ) -> Iterator[Finding]:
-    """Nothing where f, its rule or what it is held against refuses these lengths.
+    """Nothing where f, its rule or what it is held against refuses these lengths; crashed: where
+    the rule alone does.
 
     A rule that raises an error where f does not is none the worse for it: f may take more than it
     means to, as a convolution takes a kernel that is longer than its input.
     """
     problem = case.problem
-    most = max(_MOST_COLUMNS if case.forward_mode else _MOST_ENTRIES, _entries(problem))
-    if np.prod([n / o for n, o in zip(others, lengths, strict=True)]) * _entries(problem) > most:
+    most = max(_MOST_COLUMNS if case.forward_mode else _MOST_ENTRIES, entries(problem))
+    if np.prod([n / o for n, o in zip(others, lengths, strict=True)]) * entries(problem) > most:
         others = [n + 1 if m > n else m for n, m in zip(lengths, others, strict=True)]
     try:
         moved = resized(problem, groups, others, case.rng(24, number))
         again = case.again(moved)
+        again.sizes = case.sizes
         with _quiet_callbacks():
             y = again.probe.value(*again.at(moved.inputs))
         if case.reference:
@@ -227,10 +166,15 @@ def _at_lengths(
     try:
         jax.eval_shape(again.probe.rule, again.at(moved.inputs), y)
     except Exception:
-        told = _told(lengths, others)
-        case.notes.append(f"for sizes {told} the rule raises an error, and f does not")
+        crashed.append(_told(lengths, others))
         return
-    for finding in judge(again, f"sizes {_told(lengths, others)}"):
+    sample = f"sizes {_told(lengths, others)}"
+    if number >= _ALONE:  # which of those that have this length
+        (leaf, axis), *_ = next(
+            group for group, n, m in zip(groups, lengths, others, strict=True) if n != m
+        )
+        sample += f" of axis {axis} of {problem.names[leaf]}"
+    for finding in judge(again, sample):
         yield elsewhere(case, finding, "shapes", held=True)
 
 

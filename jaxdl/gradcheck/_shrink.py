@@ -12,7 +12,7 @@ from jaxdl.gradcheck import _samples
 from jaxdl.gradcheck._case import Case
 from jaxdl.gradcheck._entries import dot
 from jaxdl.gradcheck._report import Finding, Report
-from jaxdl.gradcheck._shapes import dimensions, length_of, resized
+from jaxdl.gradcheck._resize import dimensions, length_of, resized
 
 _TRIALS = 10  # of sizes; each is a program to compile
 _SHOWN = 8  # entries of an argument that is printed
