@@ -14,7 +14,7 @@ import numpy as np
 from jaxdl.gradcheck import _strip
 from jaxdl.gradcheck._draw import cotangents
 from jaxdl.gradcheck._precision import eps
-from jaxdl.gradcheck._probe import Backward, Probe
+from jaxdl.gradcheck._probe import Backward, Probe, to_numpy
 from jaxdl.gradcheck._problem import Problem, x64
 from jaxdl.gradcheck._report import Finding
 
@@ -93,9 +93,9 @@ class Case:
         ]
 
     def holds_back(self) -> bool:
-        """Whether f has a `stop_gradient` in it."""
+        """Whether f has a `stop_gradient` in it, beside those of JAX's own functions."""
         jaxpr = jax.make_jaxpr(self.problem.outputs)(*self.problem.inputs)
-        return any(eqn.primitive.name == "stop_gradient" for eqn in _strip.equations(jaxpr))
+        return any(map(_strip.is_foreign_stop, _strip.equations(jaxpr)))
 
     def constant(self, leaf: int) -> bool:
         """Whether a leaf's gradient is zero to rounding, here and elsewhere: f does not feel it."""
@@ -105,6 +105,8 @@ class Case:
             self.rng(18), jax.eval_shape(self.probe.f, *self.at(self.problem.inputs))
         )
         for point in map(self.at, points):
+            if not all(np.all(np.isfinite(y)) for y in to_numpy(self.probe.value(*point))):
+                continue
             floor = self.probe.floors(point, weights)[leaf]
             for gradient in self.probe.gradients(point, weights):
                 if not np.all(np.abs(gradient[leaf]) <= floor):
@@ -124,7 +126,7 @@ class Case:
 def stress_points(
     inputs: Sequence[Any], rng: np.random.Generator
 ) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Zeros, ties, equal extremes, large and small entries, other signs: by name.
+    """Zeros, ties, equal extremes, large and small entries, other signs, rows of zeros: by name.
 
     What is sorted stays so: knots, edges of bins. A single number keeps its sign: it is a width, a
     rate, a temperature.
@@ -141,6 +143,7 @@ def stress_points(
             np.mean(x) + (np.std(x) or abs(np.mean(x)) or 1.0) * rng.normal(size=x.shape)
             for x in given
         ],
+        "zero slices": [_with_zero_slices(x) for x in given],
     }
     for name, point in points.items():
         yield (
@@ -150,6 +153,14 @@ def stress_points(
                 for x, drawn in zip(given, point, strict=True)
             ],
         )
+
+
+def _with_zero_slices(x: np.ndarray) -> np.ndarray:
+    """x with a slice of zeros along every axis, at which norms and their inverses go wrong."""
+    x = x.copy()
+    for axis in range(min(x.ndim, 2)):
+        np.moveaxis(x, axis, 0)[0] = 0.0
+    return np.zeros_like(x) if x.ndim == 1 else x
 
 
 def kept_sorted(x: np.ndarray, drawn: np.ndarray) -> np.ndarray:

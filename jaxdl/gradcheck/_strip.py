@@ -62,6 +62,18 @@ def is_foreign_rule(eqn: Any) -> bool:
     return not all(file.startswith(_HOME) for file in files)
 
 
+def is_foreign_stop(eqn: Any) -> bool:
+    """Whether an equation is a `stop_gradient` that no function of JAX, such as softmax, wrote."""
+    if eqn.primitive.name != "stop_gradient":
+        return False
+    frames = getattr(getattr(eqn.source_info, "traceback", None), "frames", ())
+    called = [i for i, frame in enumerate(frames) if frame.function_name == "stop_gradient"]
+    callers = (frame.file_name for frame in frames[called[-1] + 1 :]) if called else ()
+    # it may have been mapped over a tree
+    caller = next((file for file in callers if not file.endswith("tree_util.py")), "")
+    return not os.path.abspath(caller).startswith(_HOME)
+
+
 def _files(eqn: Any) -> Iterator[str]:
     """Where the function under a rule (first), and the rule, were written."""
     parts = [_open(jaxpr) for jaxpr in inner_jaxprs(eqn)] + list(eqn.params.values())
