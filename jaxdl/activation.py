@@ -4,7 +4,7 @@ Shapes: x (..., m); y the same, but (..., m / pieces) for maxout.
 
     relu         y = max(x, 0)                        dx = dy·[y > 0]
     leaky_relu   y = x, or s·x where x ≤ 0            dx = dy, or s·dy
-    elu          y = x, or α(eˣ − 1) where x ≤ 0      dx = dy, or dy·(y + α)
+    elu          y = x, or α(eˣ − 1) where x ≤ 0      dx = dy, or dy·αeˣ
     sigmoid      y = 1/(1 + e⁻ˣ)                      dx = dy·y(1 − y)
     tanh         y = tanh x                           dx = dy·(1 − y²)
     softplus     y = log(1 + eˣ)                      dx = dy·σ(x)
@@ -19,8 +19,8 @@ Shapes: x (..., m); y the same, but (..., m / pieces) for maxout.
 At a kink the backward takes the side that gives less: relu has gradient 0 at 0, and of tied
 maxima the first takes it all.
 
-What is kept: y wherever the derivative can be had from it, since the next layer keeps the same
-array as its input and the two become one; x otherwise.
+What is kept: y wherever the derivative can be had from it as well as autodiff has it, since the
+next layer keeps the same array as its input and the two become one; x otherwise.
 
 References: Glorot, Bordes & Bengio (2011) relu; Maas et al. (2013) leaky relu; Clevert et al.
 (2016, arXiv:1511.07289) elu; Hendrycks & Gimpel (2016, arXiv:1606.08415) gelu; Elfwing et al.
@@ -67,11 +67,11 @@ def _leaky_relu_bwd(y, dy, *, slope):
 def _elu_fwd(x, *, alpha):
     # the where inside keeps exp from overflowing in the branch not taken
     y = jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0, x)))
-    return y, y
+    return y, x  # y + α cancels: of the slopes far below 0 nothing would be left
 
 
-def _elu_bwd(y, dy, *, alpha):
-    return jnp.where(y > 0, dy, dy * (y + alpha))
+def _elu_bwd(x, dy, *, alpha):
+    return jnp.where(x > 0, dy, dy * (alpha * jnp.exp(jnp.where(x > 0, 0, x))))
 
 
 def _sigmoid_fwd(x):
