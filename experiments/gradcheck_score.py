@@ -22,8 +22,8 @@ What was found (JAX 0.10.2, two cores, 95 minutes):
 - Inconclusive are a rule whose rounding does not move with its arguments (attention where one score
   is far above the rest), and points at which autodiff of the primal has lost its digits.
 - The mistakes were known while the checker was written. Of 46 by an author who had not seen it, it
-  found 40; four of the others led to checks at more sizes and at more zeros. With those, one seed of
-  all: 0 of 1,031 runs blamed or inconclusive, all mistakes found. The README says what it cannot
+  found 40; four of the others led to checks at more sizes and at more zeros. With those, one seed
+  of all: 0 of 1,031 runs blamed or inconclusive, all mistakes found. The README says what it cannot
   see.
 """
 
