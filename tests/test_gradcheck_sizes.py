@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from jaxdl import gradcheck
+from jaxdl.gradcheck import _growth
 from jaxdl.gradcheck._levels import LEVELS
+from jaxdl.gradcheck._problem import state
 from tests.twins import drawn
 
 ONLY = {"stress", "shapes", "extremes"}
@@ -187,6 +189,18 @@ def test_a_factor_for_large_arguments_is_not_what_cancels():
     report = gradcheck.check(f, jnp.abs(drawn(6)) + 0.5, raises=False)
     texts = [x.text for x in report.findings if x.name == "extremes" and x.outcome == "fail"]
     assert texts and all("they are the same in float64" in t and "cancels" not in t for t in texts)
+
+
+def test_a_function_that_is_no_number_anywhere_is_not_passed():
+    """All points are outside its domain: that is no sign that it does not feel its argument."""
+    f = ruled(lambda x: jnp.sin(x) * jnp.nan, lambda kept, g: (g * jnp.nan,))
+    report = gradcheck.check(f, drawn(4), skip={"second order": "it jumps"}, raises=False)
+    assert [x.outcome for x in report.findings if x.name == "power"] == ["inconclusive"]
+
+
+def test_a_kernel_grows_by_both_of_its_axes():
+    problem = state(lambda w: w @ w, (drawn(4, 4),), None, None)
+    assert _growth._entries(problem, [(0, 0), (0, 1)], 8) == 64
 
 
 # --- what the rule closes over, and what it holds back --------------------------------------------

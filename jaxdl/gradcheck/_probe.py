@@ -94,6 +94,10 @@ class Probe:
         """By the rule, and as they should be."""
         return tuple(map(to_numpy, self._both(list(inputs), list(weights))))
 
+    def is_finite(self, inputs: Sequence[Any]) -> bool:
+        """Whether all of f's results are numbers there."""
+        return all(np.all(np.isfinite(y)) for y in to_numpy(self.value(*inputs)))
+
     def rounding(self, inputs: Sequence[Any], weights: Sequence[Any]) -> float:
         """The coarsest precision on the way."""
         key = tuple((x.shape, x.dtype) for x in inputs)
