@@ -54,7 +54,7 @@ def shapes(case: Case) -> Iterator[Finding]:
     crashed: list[str] = []
     tried = False
     for number, others in enumerate(all_others):
-        found = _apart_or_together(case, groups, lengths, others, number, crashed)
+        found = _apart_or_together(case, groups, others, number, crashed)
         tried = tried or bool(found)
         yield from found
         if number == 1 and not tried and len(groups) > 1:
@@ -63,12 +63,12 @@ def shapes(case: Case) -> Iterator[Finding]:
                     n if i == alone else m
                     for i, (m, n) in enumerate(zip(lengths, all_others[0], strict=True))
                 ]
-                found = _apart_or_together(case, groups, lengths, one, _ALONE + alone, crashed)
+                found = _apart_or_together(case, groups, one, _ALONE + alone, crashed)
                 tried = tried or bool(found)
                 yield from found
     longer, single = single_axes(case.problem)
     for number, group in enumerate(single, start=_SINGLE):
-        found = list(_at_lengths(case, [group], [1], [longer], number, crashed))
+        found = list(_at_lengths(case, [group], [longer], number, crashed))
         tried = tried or bool(found)
         yield from found
     if crashed:
@@ -82,7 +82,6 @@ def shapes(case: Case) -> Iterator[Finding]:
 def _apart_or_together(
     case: Case,
     groups: Sequence[Sequence[Axis]],
-    lengths: Sequence[int],
     others: Sequence[int],
     number: int,
     crashed: list[str],
@@ -90,10 +89,11 @@ def _apart_or_together(
     """Axes of one length may belong together though f takes them apart, as an array and indices
     into it do: where only such sizes fail, a note is all.
     """
-    found = list(_at_lengths(case, groups, lengths, others, number, crashed))
+    lengths = [length_of(case.problem, group) for group in groups]
+    found = list(_at_lengths(case, groups, others, number, crashed))
     failed = any(f.outcome == "fail" for f in found)
     for tied in _tied(groups, lengths, others, failed) if failed or not found else ():
-        together = list(_at_lengths(case, groups, lengths, tied, number, crashed))
+        together = list(_at_lengths(case, groups, tied, number, crashed))
         if not failed and together:
             return together
         outcomes = {f.outcome for f in together}
@@ -136,7 +136,6 @@ def _tied(
 def _at_lengths(
     case: Case,
     groups: Sequence[Sequence[Axis]],
-    lengths: Sequence[int],
     others: Sequence[int],
     number: int,
     crashed: list[str],
@@ -148,6 +147,7 @@ def _at_lengths(
     means to, as a convolution takes a kernel that is longer than its input.
     """
     problem = case.problem
+    lengths = [length_of(problem, group) for group in groups]
     most = max(_MOST_COLUMNS if case.forward_mode else _MOST_ENTRIES, entries(problem))
     if np.prod([n / o for n, o in zip(others, lengths, strict=True)]) * entries(problem) > most:
         others = [n + 1 if m > n else m for n, m in zip(lengths, others, strict=True)]
@@ -169,10 +169,9 @@ def _at_lengths(
         crashed.append(_told(lengths, others))
         return
     sample = f"sizes {_told(lengths, others)}"
-    if number >= _ALONE:  # which of those that have this length
-        (leaf, axis), *_ = next(
-            group for group, n, m in zip(groups, lengths, others, strict=True) if n != m
-        )
+    changed = [(g, m) for g, m, n in zip(groups, lengths, others, strict=True) if m != n]
+    if len(changed) == 1 and (changed[0][1] == 1 or lengths.count(changed[0][1]) > 1):
+        leaf, axis = changed[0][0][0]  # which of those of that length
         sample += f" of axis {axis} of {problem.names[leaf]}"
     for finding in judge(again, sample):
         yield elsewhere(case, finding, "shapes", held=True)
