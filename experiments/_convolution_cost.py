@@ -10,7 +10,7 @@ import jaxdl
 from experiments import _convolution_pictures as pictures
 from experiments._convolution_base import EXACT, filtered, relative
 from experiments.bench._compare import interleave, ratio, show
-from jaxdl.toeplitz import conv_matrix
+from jaxdl.layers.toeplitz import conv_matrix
 
 COUNTED = (280, 320)  # rows and columns of the image whose edges the source counts
 DIFFERENCE = np.array([[-1.0, 1.0]])

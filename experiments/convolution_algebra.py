@@ -40,7 +40,7 @@ from experiments._convolution_base import EXACT, filtered, relative, turned
 from experiments._convolution_cost import edges, fourier
 from experiments._convolution_detector import detector
 from experiments._run import Run
-from jaxdl.toeplitz import conv_matrix
+from jaxdl.layers.toeplitz import conv_matrix
 
 MODES = ("valid", "same", "full")
 

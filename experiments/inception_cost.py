@@ -31,7 +31,7 @@ import jaxdl
 from experiments._run import Run
 from experiments.bench._compare import interleave, milliseconds, ratio, show
 from jaxdl.models import GOOGLENET_3A, GOOGLENET_3B, inception_module
-from jaxdl.pytree import pack_unique, unpack_unique
+from jaxdl.numerics.pytree import pack_unique, unpack_unique
 
 MAPS = 192  # that reach module 3a; 3b is given the 256 that 3a makes
 # Arguments of inception_module: ones, reduce3, threes, reduce5, fives, pooled; and the maps given.

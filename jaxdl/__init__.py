@@ -2,40 +2,44 @@
 # fmt: off
 # isort: off
 
-from jaxdl.activation import (
+import importlib
+import re
+import sys
+
+from jaxdl.layers.activation import (
     elu, gelu, identity, leaky_relu, log_softmax, maxout, relu, sigmoid, silu, softmax, softplus,
     tanh,
 )
-from jaxdl.attention import self_attention
-from jaxdl.backprop import Trace, backprop_trace, value_and_grad
-from jaxdl.compose import branch, frozen, remat, repeat, serial, skip, tap
-from jaxdl.conv import conv, conv_transpose
-from jaxdl.dense import dense
-from jaxdl.dropout import dropout
-from jaxdl.embedding import embedding
-from jaxdl.factors import (
+from jaxdl.layers.attention import self_attention
+from jaxdl.core.backprop import Trace, backprop_trace, value_and_grad
+from jaxdl.core.compose import branch, frozen, remat, repeat, serial, skip, tap
+from jaxdl.layers.conv import conv, conv_transpose
+from jaxdl.layers.dense import dense
+from jaxdl.layers.dropout import dropout
+from jaxdl.layers.embedding import embedding
+from jaxdl.core.factors import (
     ConvOuter, Factor, FactorError, Formed, Local, Many, Outer, Scatter, Stacked, Sum, Zero,
     contract,
 )
-from jaxdl.flatten import flatten
-from jaxdl.image_norm import batch_norm, group_norm, set_statistics
-from jaxdl.layer import Layer, as_function, from_function, leaf, map_layers
-from jaxdl.locally_connected import locally_connected
-from jaxdl.loss import (
+from jaxdl.layers.flatten import flatten
+from jaxdl.layers.image_norm import batch_norm, group_norm, set_statistics
+from jaxdl.core.layer import Layer, as_function, from_function, leaf, map_layers
+from jaxdl.layers.locally_connected import locally_connected
+from jaxdl.core.loss import (
     Loss, binary_cross_entropy, half_squared_error, hinge, huber, kl_sparsity, mean_squared_error,
     softmax_cross_entropy,
 )
-from jaxdl.norm import layer_norm, rms_norm
-from jaxdl.pool import average_pool, global_pool, lp_pool, max_pool, weighted_pool
-from jaxdl.reducers import (
+from jaxdl.layers.norm import layer_norm, rms_norm
+from jaxdl.layers.pool import average_pool, global_pool, lp_pool, max_pool, weighted_pool
+from jaxdl.core.reducers import (
     combine, example_sq_norms, grads, keep, l2_norm, none, reduce_kept, select, total, trace,
     trace_with,
 )
-from jaxdl.regions import adaptive_pool, pyramid_pool, region_pool
-from jaxdl.share import scan_time, tied
-from jaxdl.spectral import SpectralOuter, fft_conv
-from jaxdl.summary import summary
-from jaxdl.toeplitz import conv_matrix
+from jaxdl.layers.regions import adaptive_pool, pyramid_pool, region_pool
+from jaxdl.core.share import scan_time, tied
+from jaxdl.layers.spectral import SpectralOuter, fft_conv
+from jaxdl.core.summary import summary
+from jaxdl.layers.toeplitz import conv_matrix
 
 __version__ = "0.1.0"
 
@@ -53,3 +57,18 @@ __all__ = [
     "softmax", "softmax_cross_entropy", "softplus", "summary", "tanh", "tap", "tied", "total",
     "trace", "trace_with", "value_and_grad", "weighted_pool",
 ]
+# fmt: on
+# isort: on
+
+
+def __getattr__(name: str):
+    """The parts that not everyone needs are loaded when first asked for."""
+    if name in ("data", "gradcheck", "models", "train"):
+        return importlib.import_module(f"jaxdl.{name}")
+    raise AttributeError(f"module 'jaxdl' has no attribute {name!r}")
+
+
+# Modules stood beside this file once: their names go on to work.
+for _path in [name for name in sys.modules if re.match(r"jaxdl\.(core|layers|numerics)\.", name)]:
+    _name = _path.rpartition(".")[2]
+    globals().setdefault(_name, sys.modules.setdefault(f"jaxdl.{_name}", sys.modules[_path]))

@@ -14,8 +14,8 @@ import numpy as np
 from jax import Array, lax
 from jax.core import Tracer
 
-from jaxdl.checks import check_array
-from jaxdl.numerics import wide
+from jaxdl.numerics.checks import check_array
+from jaxdl.numerics.dtypes import wide
 
 
 class Kept(NamedTuple):

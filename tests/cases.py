@@ -44,10 +44,10 @@ from jaxdl import (
     tied,
     weighted_pool,
 )
-from jaxdl.checks import is_inexact
-from jaxdl.factors import Factor, Outer, Sum
-from jaxdl.layer import Layer, from_function, leaf
-from jaxdl.loss import Loss
+from jaxdl.core.factors import Factor, Outer, Sum
+from jaxdl.core.layer import Layer, from_function, leaf
+from jaxdl.core.loss import Loss
+from jaxdl.core.reducers import Reducer, grads
 from jaxdl.models import (
     convnet,
     inception_module,
@@ -58,7 +58,7 @@ from jaxdl.models import (
     transformer_block,
     transformer_stack,
 )
-from jaxdl.reducers import Reducer, grads
+from jaxdl.numerics.checks import is_inexact
 
 N = 4
 """Examples in a batch."""

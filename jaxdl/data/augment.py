@@ -20,8 +20,8 @@ from jax import Array, lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxdl.checks import check_array, check_floating
 from jaxdl.data.dataset import check_labels, need_package
+from jaxdl.numerics.checks import check_array, check_floating
 
 
 def batched(f: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:

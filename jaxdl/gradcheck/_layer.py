@@ -54,7 +54,7 @@ def check_layer(
       ValueError: the layer has a tap, whose reduced value is no gradient.
     """
     # here and not above: the checker itself needs nothing else of jaxdl
-    from jaxdl.layer import as_function
+    from jaxdl.core.layer import as_function
 
     if params is None:
         params = _moved(layer.init(jax.random.key(seed), x), np.random.default_rng([seed, 80]))
@@ -147,14 +147,14 @@ def _trees(check: str, got: Any, want: Any, how: str) -> Iterator[Finding]:
 
 
 def _keep(at: _Layer) -> Iterator[Finding]:
-    from jaxdl.reducers import grads, keep, reduce_kept
+    from jaxdl.core.reducers import grads, keep, reduce_kept
 
     found = at.reduced(keep, finish=lambda params, kept: reduce_kept(grads, params, kept))
     yield from _trees("keep", found, (at.gradient, at.dx), "from the factors that were kept")
 
 
 def _none(at: _Layer) -> Iterator[Finding]:
-    from jaxdl.reducers import none
+    from jaxdl.core.reducers import none
 
     nothing, dx = at.reduced(none)
     left = len(jax.tree.leaves(nothing))
@@ -164,7 +164,7 @@ def _none(at: _Layer) -> Iterator[Finding]:
 
 
 def _slots(at: _Layer) -> Iterator[Finding]:
-    from jaxdl.factors import contract
+    from jaxdl.core.factors import contract
 
     def accumulate(params: Any, factors: Any, slots: Any) -> Any:
         return {n: slots[n] + contract(factors[n], params[n]) for n in params}
@@ -176,7 +176,7 @@ def _slots(at: _Layer) -> Iterator[Finding]:
 
 
 def _combine(at: _Layer) -> Iterator[Finding]:
-    from jaxdl.reducers import combine, grads, none, select
+    from jaxdl.core.reducers import combine, grads, none, select
 
     both, dx = at.reduced(combine(gradient=grads, nothing=none))
     found = (select(both, "gradient"), dx)
@@ -187,7 +187,7 @@ def _combine(at: _Layer) -> Iterator[Finding]:
 
 
 def _trace(at: _Layer) -> Iterator[Finding]:
-    from jaxdl.reducers import trace
+    from jaxdl.core.reducers import trace
 
     measured, dx = at.reduced(trace)
     yield from _trees("trace", dx, at.dx, "traced, of the input,")
@@ -201,8 +201,8 @@ def _trace(at: _Layer) -> Iterator[Finding]:
 
 
 def _example_norms(at: _Layer) -> Iterator[Finding]:
-    from jaxdl.factors import FactorError
-    from jaxdl.reducers import example_sq_norms
+    from jaxdl.core.factors import FactorError
+    from jaxdl.core.reducers import example_sq_norms
 
     check = "example_sq_norms"
     rows = {a.shape[:1] for a in jax.tree.leaves((at.x, at.dy))}

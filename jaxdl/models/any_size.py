@@ -15,15 +15,15 @@ from collections.abc import Callable, Sequence
 from math import isqrt
 from typing import Literal
 
-from jaxdl.activation import relu
-from jaxdl.compose import serial
-from jaxdl.conv import conv
-from jaxdl.dense import dense
-from jaxdl.flatten import flatten
-from jaxdl.layer import Layer
+from jaxdl.core.compose import serial
+from jaxdl.core.layer import Layer
+from jaxdl.layers.activation import relu
+from jaxdl.layers.conv import conv
+from jaxdl.layers.dense import dense
+from jaxdl.layers.flatten import flatten
+from jaxdl.layers.pool import global_pool
+from jaxdl.layers.regions import adaptive_pool
 from jaxdl.models.convnet import Activation, conv_stages, he_normal
-from jaxdl.pool import global_pool
-from jaxdl.regions import adaptive_pool
 
 WIDTHS = (16, 32, 64)
 """Maps of the trunk's stages, by default; with 28 × 28 places in, 3 × 3 come out."""

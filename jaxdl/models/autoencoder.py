@@ -19,14 +19,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdl.activation import identity, sigmoid
-from jaxdl.checks import check_array
-from jaxdl.compose import branch, serial
-from jaxdl.dense import dense
-from jaxdl.layer import Layer
-from jaxdl.loss import Loss, half_squared_error, kl_sparsity
+from jaxdl.core.compose import branch, serial
+from jaxdl.core.layer import Layer
+from jaxdl.core.loss import Loss, half_squared_error, kl_sparsity
+from jaxdl.layers.activation import identity, sigmoid
+from jaxdl.layers.dense import dense
 from jaxdl.models.convnet import Activation, Initializer
-from jaxdl.numerics import wide
+from jaxdl.numerics.checks import check_array
+from jaxdl.numerics.dtypes import wide
 
 glorot_uniform = jax.nn.initializers.glorot_uniform()
 

@@ -9,14 +9,14 @@ from typing import Literal
 
 import jax
 
-from jaxdl.activation import relu
-from jaxdl.compose import serial
-from jaxdl.conv import conv
-from jaxdl.dense import dense
-from jaxdl.dropout import dropout
-from jaxdl.flatten import flatten
-from jaxdl.layer import Layer
-from jaxdl.pool import global_pool, max_pool
+from jaxdl.core.compose import serial
+from jaxdl.core.layer import Layer
+from jaxdl.layers.activation import relu
+from jaxdl.layers.conv import conv
+from jaxdl.layers.dense import dense
+from jaxdl.layers.dropout import dropout
+from jaxdl.layers.flatten import flatten
+from jaxdl.layers.pool import global_pool, max_pool
 
 Activation = Callable[[], Layer]
 Initializer = jax.nn.initializers.Initializer

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from jaxdl.activation import relu
-from jaxdl.compose import branch, serial
-from jaxdl.conv import conv
-from jaxdl.dense import dense
-from jaxdl.dropout import dropout
-from jaxdl.layer import Layer
+from jaxdl.core.compose import branch, serial
+from jaxdl.core.layer import Layer
+from jaxdl.layers.activation import relu
+from jaxdl.layers.conv import conv
+from jaxdl.layers.dense import dense
+from jaxdl.layers.dropout import dropout
+from jaxdl.layers.pool import global_pool, max_pool
 from jaxdl.models.convnet import Activation, Initializer, he_normal
-from jaxdl.pool import global_pool, max_pool
 
 GOOGLENET_3A = (64, 96, 128, 16, 32, 32)
 """Of 192 maps of 28 × 28 it makes 256: the arguments of `inception_module`."""

@@ -5,11 +5,11 @@ from types import MappingProxyType
 
 import jax
 
-from jaxdl import activation as act
-from jaxdl.compose import serial
-from jaxdl.dense import dense
-from jaxdl.dropout import dropout
-from jaxdl.layer import Layer
+from jaxdl.core.compose import serial
+from jaxdl.core.layer import Layer
+from jaxdl.layers import activation as act
+from jaxdl.layers.dense import dense
+from jaxdl.layers.dropout import dropout
 
 ACTIVATIONS: Mapping[str, Callable[[], Layer]] = MappingProxyType(
     {

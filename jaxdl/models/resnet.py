@@ -10,14 +10,14 @@ stride of the block: with it the sum is `branch(join="sum")`, elsewhere `skip`.
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from jaxdl.activation import relu
-from jaxdl.compose import branch, repeat, serial, skip
-from jaxdl.conv import conv
-from jaxdl.dense import dense
-from jaxdl.image_norm import group_norm
-from jaxdl.layer import Layer
+from jaxdl.core.compose import branch, repeat, serial, skip
+from jaxdl.core.layer import Layer
+from jaxdl.layers.activation import relu
+from jaxdl.layers.conv import conv
+from jaxdl.layers.dense import dense
+from jaxdl.layers.image_norm import group_norm
+from jaxdl.layers.pool import global_pool
 from jaxdl.models.convnet import Activation, Initializer, he_normal
-from jaxdl.pool import global_pool
 
 Norm = Callable[[], Layer]
 group_norm_8 = partial(group_norm, 8)

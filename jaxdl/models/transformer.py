@@ -1,12 +1,12 @@
 """Pre-norm transformer blocks (Vaswani et al. 2017; pre-norm: Xiong et al., arXiv:2002.04745)."""
 
-from jaxdl.activation import gelu
-from jaxdl.attention import self_attention
-from jaxdl.compose import repeat, serial, skip
-from jaxdl.dense import dense
-from jaxdl.dropout import dropout
-from jaxdl.layer import Layer
-from jaxdl.norm import layer_norm
+from jaxdl.core.compose import repeat, serial, skip
+from jaxdl.core.layer import Layer
+from jaxdl.layers.activation import gelu
+from jaxdl.layers.attention import self_attention
+from jaxdl.layers.dense import dense
+from jaxdl.layers.dropout import dropout
+from jaxdl.layers.norm import layer_norm
 
 
 def transformer_block(

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdl.layer import Layer
-from jaxdl.loss import Loss
+from jaxdl.core.layer import Layer
+from jaxdl.core.loss import Loss
 
 
 class Scores(NamedTuple):

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxdl.backprop import Path, value_and_grad
-from jaxdl.layer import Layer, check_no_taps
-from jaxdl.loss import Loss
-from jaxdl.reducers import Reducer, combine, grads, select
+from jaxdl.core.backprop import Path, value_and_grad
+from jaxdl.core.layer import Layer, check_no_taps
+from jaxdl.core.loss import Loss
+from jaxdl.core.reducers import Reducer, combine, grads, select
 
 
 class TrainState(NamedTuple):

@@ -1,0 +1,1 @@
+"""The contract: layers, factors, reducers, combinators, losses. Read `layer` first."""

@@ -1,0 +1,1 @@
+"""One family of layers a file: equations, forward, backward, constructor."""

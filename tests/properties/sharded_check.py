@@ -1,0 +1,131 @@
+"""Sharded = single device, for every case; run by `test_sharding.py` in a process of its own.
+
+The examples of a batch lie on four (virtual) devices, the parameters on all of them. Under Auto
+axes the compiler shards what is between; under Explicit axes, which `jax.make_mesh` makes by
+default, shardings are part of the types and the library must say where a product lives.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxdl import (
+    combine,
+    example_sq_norms,
+    grads,
+    select,
+    softmax_cross_entropy,
+    value_and_grad,
+)
+from jaxdl.core.factors import ConvOuter, FactorError, Outer
+from jaxdl.models import mlp
+from jaxdl.numerics.window import place_window
+from tests.cases import (
+    CASES,
+    N,
+    assert_same,
+    case_id,
+    compiled_manual,
+    draw,
+    normal,
+    planted,
+    wrong_dense,
+)
+
+AXES = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
+
+every_case = pytest.mark.parametrize("case", CASES, ids=case_id)
+both_axes = pytest.mark.parametrize("axes", AXES)
+
+
+def mesh_of_four(axes):
+    assert jax.device_count() == 4, f"four devices are needed, got {jax.device_count()}"
+    return jax.make_mesh((4,), ("data",), axis_types=(AXES[axes],))
+
+
+def place(mesh, sample):
+    """Examples over the devices, parameters (and the cotangent of a scalar) on each."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    by_example = NamedSharding(mesh, PartitionSpec("data"))
+
+    def spread(tree):
+        return jax.tree.map(lambda a: jax.device_put(a, by_example if a.ndim else everywhere), tree)
+
+    params = jax.device_put(sample.params, everywhere)
+    return sample._replace(params=params, x=spread(sample.x), dy=spread(sample.dy))
+
+
+def assert_placed_like(got, want):
+    """Every array lies where its counterpart lies."""
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert a.sharding.is_equivalent_to(b.sharding, a.ndim), (
+            f"an array of shape {a.shape} lies at {a.sharding}, not at {b.sharding}"
+        )
+
+
+def check_sharded(case, axes):
+    sample = draw(case)
+    reduce = grads if case.formed else combine(grads=grads, norms=example_sq_norms)
+    run = compiled_manual(case.layer, reduce)
+    alone = run(*sample)
+    mesh = mesh_of_four(axes)
+    with jax.set_mesh(mesh):
+        placed = place(mesh, sample)
+        together = run(*placed)
+        if not case.tapped:
+            reduced = together[0]
+            assert_placed_like(reduced if case.formed else select(reduced, "grads"), placed.params)
+    assert_same(jax.device_get(together), jax.device_get(alone), 1e-10)
+
+
+@both_axes
+@every_case
+def test_sharded_is_single(case, axes):
+    check_sharded(case, axes)
+
+
+@both_axes
+@pytest.mark.parametrize("path", ["manual", "autodiff"])
+def test_value_and_grad_is_single(path, axes):
+    """A model and a loss, labels and weights sharded with the examples."""
+    sample = draw(planted(mlp([5, 3]), normal(N, 6)))
+    target, where = jnp.arange(N) % 3, jnp.array([True, True, False, True])
+    run = jax.jit(value_and_grad(mlp([5, 3]), softmax_cross_entropy(), path=path))
+    alone = run(sample.params, sample.x, target, where=where)
+    mesh = mesh_of_four(axes)
+    with jax.set_mesh(mesh):
+        placed = place(mesh, sample)
+        target, where = jax.device_put((target, where), NamedSharding(mesh, PartitionSpec("data")))
+        together = run(placed.params, placed.x, target, where=where)
+        assert_placed_like(together[1], placed.params)
+    assert_same(jax.device_get(together), jax.device_get(alone), 1e-12)
+
+
+@both_axes
+def test_sharded_catches_a_gradient_times_the_number_of_devices(axes):
+    def change(params, x, dy, factors, dx):
+        return factors, dx * jax.sharding.get_abstract_mesh().size
+
+    with pytest.raises(AssertionError):
+        check_sharded(planted(wrong_dense(change)), axes)
+
+
+@both_axes
+def test_kronecker_factors(axes):
+    rng = np.random.default_rng(0)
+    a, d = jnp.asarray(rng.normal(size=(4, 5, 3))), jnp.asarray(rng.normal(size=(4, 5, 2)))
+    window = place_window("conv", (5,), (2,), (1,), "valid", (1,), 1)
+    conv = ConvOuter(a, d[:, :4], window)
+    with jax.set_mesh(mesh_of_four(axes)):
+        by_example = NamedSharding(jax.sharding.get_mesh(), PartitionSpec("data"))
+        split, split_conv = jax.device_put((Outer(a, d), conv), by_example)
+        together = jax.jit(lambda f: f.kronecker())(split)
+        assert_same(jax.device_get(together), jax.device_get(Outer(a, d).kronecker()), 1e-12)
+        if axes == "auto":
+            together = jax.jit(lambda f: f.kronecker())(split_conv)
+            assert_same(jax.device_get(together), jax.device_get(conv.kronecker()), 1e-12)
+            return
+        with pytest.raises(FactorError, match="kronecker: the examples are split over Explicit"):
+            jax.jit(lambda f: f.kronecker())(split_conv)
