@@ -269,7 +269,7 @@ import json, os
 import jax
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
-from tests import _gradcheck_mutation as mutation
+from tests.gradcheck import _gradcheck_mutation as mutation
 if os.environ.get(mutation.VARIABLE):
     mutation.install(os.environ[mutation.VARIABLE])
 from tests.gradcheck.test_gradcheck_sentinels import X, _counting, alone, sine, told

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from tests import oracles
+from tests.layers import oracles
 from tests.layers.oracles import compare
 from tests.layers.oracles_conv import Convolution
 from tests.layers.oracles_pool import Adaptive, Pool
