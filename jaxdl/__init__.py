@@ -18,12 +18,15 @@ from jaxdl.layers.dense import dense
 from jaxdl.layers.dropout import dropout
 from jaxdl.layers.embedding import embedding
 from jaxdl.core.factors import (
-    ConvOuter, Factor, FactorError, Formed, Local, Many, Outer, Scatter, Stacked, Sum, Zero,
+    ConvOuter, Diag, Factor, FactorError, Formed, Local, Many, Outer, Scatter, Stacked, Sum, Zero,
     contract,
 )
 from jaxdl.layers.flatten import flatten
 from jaxdl.layers.image_norm import batch_norm, group_norm, set_statistics
-from jaxdl.core.layer import Layer, as_function, from_function, leaf, map_layers
+from jaxdl.core.doors import as_function, from_function
+from jaxdl.core.layer import Layer, leaf, map_layers, walk_layers
+from jaxdl.core.named_params import named_params
+from jaxdl.core.side import With
 from jaxdl.layers.locally_connected import locally_connected
 from jaxdl.core.loss import (
     Loss, binary_cross_entropy, half_squared_error, hinge, huber, kl_sparsity, mean_squared_error,
@@ -32,8 +35,8 @@ from jaxdl.core.loss import (
 from jaxdl.layers.norm import layer_norm, rms_norm
 from jaxdl.layers.pool import average_pool, global_pool, lp_pool, max_pool, weighted_pool
 from jaxdl.core.reducers import (
-    combine, example_sq_norms, grads, keep, l2_norm, none, reduce_kept, select, total, trace,
-    trace_with,
+    combine, example_sq_norms, grads, keep, l2_norm, none, per_example, reduce_kept, select, total,
+    trace, trace_with,
 )
 from jaxdl.layers.regions import adaptive_pool, pyramid_pool, region_pool
 from jaxdl.core.share import scan_time, tied
@@ -44,18 +47,19 @@ from jaxdl.layers.toeplitz import conv_matrix
 __version__ = "0.1.0"
 
 __all__ = [
-    "ConvOuter", "Factor", "FactorError", "Formed", "Layer", "Local", "Loss", "Many", "Outer",
-    "Scatter", "SpectralOuter", "Stacked", "Sum", "Trace", "Zero", "adaptive_pool", "as_function",
-    "average_pool", "backprop_trace", "batch_norm", "binary_cross_entropy", "branch", "combine",
-    "contract", "conv", "conv_matrix", "conv_transpose", "dense", "dropout", "elu", "embedding",
-    "example_sq_norms", "fft_conv", "flatten", "from_function", "frozen", "gelu", "global_pool",
-    "grads", "group_norm", "half_squared_error", "hinge", "huber", "identity", "keep",
-    "kl_sparsity", "l2_norm", "layer_norm", "leaf", "leaky_relu", "locally_connected",
-    "log_softmax", "lp_pool", "map_layers", "max_pool", "maxout", "mean_squared_error", "none",
-    "pyramid_pool", "reduce_kept", "region_pool", "relu", "remat", "repeat", "rms_norm",
-    "scan_time", "select", "self_attention", "serial", "set_statistics", "sigmoid", "silu", "skip",
-    "softmax", "softmax_cross_entropy", "softplus", "summary", "tanh", "tap", "tied", "total",
-    "trace", "trace_with", "value_and_grad", "weighted_pool",
+    "ConvOuter", "Diag", "Factor", "FactorError", "Formed", "Layer", "Local", "Loss", "Many",
+    "Outer", "Scatter", "SpectralOuter", "Stacked", "Sum", "Trace", "With", "Zero", "adaptive_pool",
+    "as_function", "average_pool", "backprop_trace", "batch_norm", "binary_cross_entropy", "branch",
+    "combine", "contract", "conv", "conv_matrix", "conv_transpose", "dense", "dropout", "elu",
+    "embedding", "example_sq_norms", "fft_conv", "flatten", "from_function", "frozen", "gelu",
+    "global_pool", "grads", "group_norm", "half_squared_error", "hinge", "huber", "identity",
+    "keep", "kl_sparsity", "l2_norm", "layer_norm", "leaf", "leaky_relu", "locally_connected",
+    "log_softmax", "lp_pool", "map_layers", "max_pool", "maxout", "mean_squared_error",
+    "named_params", "none", "per_example", "pyramid_pool", "reduce_kept", "region_pool", "relu",
+    "remat", "repeat", "rms_norm", "scan_time", "select", "self_attention", "serial",
+    "set_statistics", "sigmoid", "silu", "skip", "softmax", "softmax_cross_entropy", "softplus",
+    "summary", "tanh", "tap", "tied", "total", "trace", "trace_with", "value_and_grad",
+    "walk_layers", "weighted_pool",
 ]
 # fmt: on
 # isort: on

@@ -44,15 +44,18 @@ from jaxdl import (
     tied,
     weighted_pool,
 )
+from jaxdl.core.doors import from_function
 from jaxdl.core.factors import Factor, Outer, Sum
-from jaxdl.core.layer import Layer, from_function, leaf
+from jaxdl.core.layer import Layer, leaf
 from jaxdl.core.loss import Loss
 from jaxdl.core.reducers import Reducer, grads
+from jaxdl.core.side import With
 from jaxdl.models import (
     convnet,
     inception_module,
     mlp,
     residual_block,
+    skips,
     sparse_autoencoder,
     sparse_autoencoder_loss,
     transformer_block,
@@ -159,6 +162,61 @@ def rnn_cell(features: int) -> Layer:
 def hidden(features: int) -> Callable[[Any], Any]:
     """The carry of `rnn_cell`, for `scan_time`."""
     return lambda x_t: jax.ShapeDtypeStruct((x_t.shape[0], features), x_t.dtype)
+
+
+def with_side(x: Draw, features: int) -> Draw:
+    """Draws an input, and a side input of numbers, a mask and integers, for `gated`."""
+
+    def draw(rng):
+        side = {
+            "memory": rng.standard_normal((N, features)),
+            "mask": rng.random((N, features)) < 0.7,
+            "lengths": rng.integers(1, 5, N, dtype=np.int32),
+        }
+        return With(x(rng), side)
+
+    return draw
+
+
+def gated(features: int) -> Layer:
+    """x·w, times the memory where the mask says so: a layer that reads a side input."""
+
+    def init(key, x):
+        shape = (x.x.shape[-1], features)
+        return {"w": jax.random.normal(key, shape, x.x.dtype)}
+
+    def fwd(params, x):
+        u, side = x.x @ params["w"].astype(x.x.dtype), x.side
+        y = jnp.where(side["mask"], u * side["memory"], u)
+        return y, {"x": x.x, "u": u}
+
+    def bwd(params, residuals, dy):
+        kept, side = residuals.x, residuals.side
+        du = jnp.where(side["mask"], dy * side["memory"], dy)
+        dmemory = jnp.where(side["mask"], dy * kept["u"], 0)
+        dx = du @ params["w"].astype(du.dtype).T
+        dside = {"memory": dmemory, "mask": None, "lengths": None}
+        return {"w": Outer(kept["x"], du)}, With(dx, dside)
+
+    return leaf("gated", init, fwd, bwd, params=("w",), side=True, detail=str(features))
+
+
+def side_cell(features: int) -> Layer:
+    """`rnn_cell` with the memory added to every input."""
+    cell = rnn_cell(features)
+
+    def init(key, x):
+        return cell.init(key, x.x)
+
+    def fwd(params, x):
+        h, x_t = x.x
+        return cell.fwd(params, (h, x_t + x.side["memory"]))
+
+    def bwd(params, residuals, dy):
+        factors, (dh, dx) = cell.bwd(params, residuals.x, dy, jaxdl.keep)
+        return factors, With((dh, dx), {"memory": dx, "mask": None, "lengths": None})
+
+    return leaf("side_cell", init, fwd, bwd, params=("w", "b"), side=True, detail=str(features))
 
 
 def quadratic(keyed: bool = False) -> Layer:
@@ -280,23 +338,36 @@ MODELS = (
     Case("skip", skip(serial(layer_norm(), dense(6))), normal(N, 6)),
     Case("branch-sum", branch(dense(3), serial(dense(5), dense(3))), normal(N, 6)),
     Case("branch-concat", branch(dense(3), dense(5), join="concat"), normal(N, 6)),
+    Case("branch-tuple", branch(dense(3), tanh(), join="tuple"), normal(N, 6)),
+    Case("branch-dict", branch(small=dense(3), large=dense(7), join="dict"), normal(N, 6)),
     Case("branch-ids", branch(embedding(7, 3), embedding(7, 3)), ids(7, N, 5)),
     Case("repeat", repeat(serial(dense(6), tanh()), 3), normal(N, 6)),
     Case("repeat-positions", repeat(skip(serial(layer_norm(), dense(6))), 3), normal(N, 5, 6)),
     Case("repeat-dropout", repeat(serial(dense(6), jaxdl.dropout(0.4)), 3), normal(N, 6), True),
     Case("repeat-repeat", repeat(repeat(serial(dense(6), tanh()), 2), 3), normal(N, 6)),
     Case("scan_time", scan_time(rnn_cell(3), hidden(3)), normal(N, 5, 6)),
+    Case("scan_time-states", scan_time(rnn_cell(3)), pair(normal(N, 3), normal(N, 5, 6))),
     Case("scan_time-repeat", scan_time(repeat(rnn_cell(3), 2), hidden(3)), normal(N, 5, 3)),
     Case("repeat-scan_time", repeat(scan_time(rnn_cell(3), hidden(3)), 2), normal(N, 5, 3)),
     Case(
         "tied",
-        tied(serial(embedding(7, 6), tanh(), dense(7)), {"2/w": "0/table.T"}),
+        tied(serial(embedding(7, 6), tanh(), dense(7)), {"dense/w": "embedding/table.T"}),
         ids(7, N, 5),
     ),
-    Case("tied-square", tied(serial(dense(6), tanh(), dense(6)), {"2/w": "0/w"}), normal(N, 6)),
+    Case(
+        "tied-square",
+        tied(serial(dense(6), tanh(), dense(6)), {"dense_1/w": "dense/w"}),
+        normal(N, 6),
+    ),
     Case(
         "repeat-tied",
-        repeat(tied(serial(dense(6), tanh(), dense(6)), {"2/w": "0/w.T", "2/b": "0/b"}), 3),
+        repeat(
+            tied(
+                serial(dense(6), tanh(), dense(6)),
+                {"dense_1/w": "dense/w.T", "dense_1/b": "dense/b"},
+            ),
+            3,
+        ),
         normal(N, 6),
     ),
     Case("frozen", serial(dense(5), frozen(dense(3)), tanh()), normal(N, 6), held=True),
@@ -349,16 +420,53 @@ MODELS = (
         "transformer-tied",
         tied(
             serial(
-                embedding(7, 6),
-                transformer_stack(2, 6, 2, hidden=8),
-                layer_norm(),
-                dense(7, use_bias=False),
+                embed=embedding(7, 6),
+                blocks=transformer_stack(2, 6, 2, hidden=8),
+                norm=layer_norm(),
+                head=dense(7, use_bias=False),
             ),
-            {"3/w": "0/table.T"},
+            {"head/w": "embed/table.T"},
         ),
         ids(7, N, 5),
     ),
 )
+
+SIDE = (
+    Case("gated", gated(5), with_side(normal(N, 6), 5)),
+    Case("serial-side", serial(gated(5), tanh(), gated(5)), with_side(normal(N, 6), 5)),
+    Case("serial-unread", serial(dense(5), tanh()), with_side(normal(N, 6), 5)),
+    Case("skip-side", skip(serial(dense(5), gated(6))), with_side(normal(N, 6), 6)),
+    Case("branch-side", branch(gated(5), dense(5), gated(5)), with_side(normal(N, 6), 5)),
+    Case("repeat-side", repeat(serial(gated(6), tanh()), 3), with_side(normal(N, 6), 6)),
+    Case("remat-side", remat(serial(gated(5), tanh())), with_side(normal(N, 6), 5)),
+    Case(
+        "repeat-remat-side",
+        serial(dense(6), repeat(remat(serial(gated(6), tanh())), 3), gated(6)),
+        with_side(normal(N, 7), 6),
+    ),
+    Case("frozen-side", serial(gated(6), frozen(gated(6))), with_side(normal(N, 6), 6), held=True),
+    Case(
+        "tied-side",
+        tied(serial(gated(6), tanh(), gated(6)), {"gated_1/w": "gated/w.T"}),
+        with_side(normal(N, 6), 6),
+    ),
+    Case(
+        "scan_time-side",
+        scan_time(side_cell(3), hidden(3)),
+        with_side(normal(N, 5, 6), 6),
+    ),
+    Case(
+        "repeat-scan_time-side",
+        repeat(scan_time(serial(side_cell(3)), hidden(3)), 2),
+        with_side(normal(N, 5, 3), 3),
+    ),
+    Case(
+        "skips-side",
+        skips({"a": gated(6), "b": tanh()}, {"c": gated(6)}),
+        with_side(normal(N, 6), 6),
+    ),
+)
+"""Layers with a side input, and all that hand one on."""
 
 _DATA = np.random.default_rng(0)
 _TARGET = _DATA.standard_normal((N, 5)).astype(np.float32)
@@ -417,7 +525,7 @@ LOSSES = (
     ),
 )
 
-CASES = (*LAYERS, *MODELS, *LOSSES)
+CASES = (*LAYERS, *MODELS, *SIDE, *LOSSES)
 
 
 # --- what a property test does with a line ------------------------------------------------------
@@ -502,9 +610,9 @@ def cotangents(case: Case, sample: Sample) -> tuple[Any, Any]:
 
 def without_taps(reduced: Any, params: Any) -> Any:
     """`reduced` with nothing where the parameters have nothing."""
-    if isinstance(params, tuple):
-        return tuple(without_taps(r, p) for r, p in zip(reduced, params, strict=True))
-    return reduced if params else {}
+    if not isinstance(params, dict):
+        return reduced
+    return {name: without_taps(reduced[name], part) for name, part in params.items()}
 
 
 def is_factor(node: Any) -> bool:

@@ -1,6 +1,7 @@
 """Both paths to the gradient, and everything the backward pass sees on its way."""
 
 import operator
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
@@ -9,7 +10,8 @@ from jax import Array
 from jaxdl.core.factors import FactorError, Formed, stack_factors
 from jaxdl.core.layer import Layer, map_layers
 from jaxdl.core.loss import Loss
-from jaxdl.core.reducers import Reducer, Seen, grads, reduce_kept
+from jaxdl.core.reducers import Reducer, Seen, grads, needs_examples, reduce_kept
+from jaxdl.core.side import join_side, split_side
 from jaxdl.numerics.checks import check_array
 
 Path = Literal["manual", "autodiff"]
@@ -43,10 +45,17 @@ def value_and_grad(
 
     Raises:
       ValueError: unknown path; an empty batch.
-      TypeError: `model` is not a Layer or `loss` not a Loss; x holds something other than arrays.
-      FactorError: the reducer needs the examples apart and they are not to be had.
+      TypeError: `model` is not a Layer or `loss` not a Loss; x holds something other than
+        arrays.
+      FactorError: the reducer needs the examples apart and they are not to be had: the loss or a
+        layer mixes them, or a gradient is formed already.
     """
     _check_parts("value_and_grad", model, loss)
+    if loss.mixes and needs_examples(reduce):
+        raise FactorError(
+            f"value_and_grad: the reducer needs the examples apart, but the loss {loss.name} mixes "
+            "them: no example has a loss of its own; use another loss, or another reducer"
+        )
     if path not in PATHS:
         raise ValueError(f"value_and_grad: path must be one of {PATHS}, got {path!r}; choose one")
 
@@ -81,10 +90,11 @@ def _formed(layer: Layer, gradient: Any) -> Any:
     """The gradient as the tree of factors that `keep` would have returned."""
     if not layer.children:
         return {name: Formed(g) for name, g in gradient.items()}
-    if not layer.wraps:
-        return tuple(map(_formed, layer.children, gradient))
-    inside = _formed(layer.children[0], gradient)
-    return stack_factors(inside) if layer.name == "repeat" else inside
+    if layer.wraps:
+        inside = _formed(layer.children[0], gradient)
+        return stack_factors(inside) if layer.name == "repeat" else inside
+    children = dict(zip(layer.names, layer.children, strict=True))
+    return {name: _formed(children[name], part) for name, part in gradient.items()}
 
 
 def _check_parts(name: str, model: Any, loss: Any) -> None:
@@ -97,7 +107,7 @@ def _check_parts(name: str, model: Any, loss: Any) -> None:
 
 
 def _check_batch(x: Any) -> None:
-    for leaf in jax.tree.leaves(x):
+    for leaf in jax.tree.leaves(split_side(x)[0]):
         check_array("value_and_grad: x", leaf)
         if 0 in leaf.shape[:1]:
             raise ValueError(
@@ -107,9 +117,9 @@ def _check_batch(x: Any) -> None:
 
 
 class Trace(NamedTuple):
-    """Everything one backward pass sees. Trees are shaped like the model: a tuple for a
-    container, one entry for each leaf; what a scan stacks has a leading axis of layers (`repeat`)
-    or of steps (`scan_time`)."""
+    """Everything one backward pass sees. Trees are shaped like the model: a dict for a container,
+    by the names of its layers, one entry for each leaf; what a scan stacks has a leading axis of
+    layers (`repeat`) or of steps (`scan_time`)."""
 
     value: Array
     """The loss."""
@@ -154,11 +164,12 @@ def _watch(layer: Layer) -> Layer:
 
     def fwd(params, x, key=None):
         y, residuals = layer.fwd(params, x, key)
-        return y, (y, residuals)
+        residuals, side = split_side(residuals)
+        return y, join_side((y, residuals), side)
 
     def bwd(params, residuals, dy, reduce: Reducer = grads, slots=None):
-        y, residuals = residuals
-        reduced, dx = layer.bwd(params, residuals, dy, reduce, slots)
+        (y, residuals), side = split_side(residuals)
+        reduced, dx = layer.bwd(params, join_side(residuals, side), dy, reduce, slots)
         return Seen(y, dy, reduced), dx
 
-    return Layer(layer.name, layer.init, fwd, bwd, detail=layer.detail)
+    return replace(layer, fwd=fwd, bwd=bwd)

@@ -9,6 +9,7 @@ factor                 gradient                    arrays
 =====================  ==========================  =======================================
 ``Outer(a, d)``        Σₙₜ aₙₜ ⊗ dₙₜ                a (N, ..., m), d (N, ..., k)
 ``Sum(d)``             Σₙₜ dₙₜ                      d (N, ..., *parameter)
+``Diag(a, d)``         Σₙₜ aₙₜ∘dₙₜ                 a, d (N, ..., *parameter)
 ``Scatter(ids, d)``    row idsₙₜ gets dₙₜ added     ids (N, ...), d (N, ..., k)
 ``ConvOuter(x, d)``    correlation of x with d     x (N, *space, C), d (N, *out, K)
 ``Local(a, d)``        Σₙ aₙₚ ⊗ dₙₚ for each p      a (N, P, m), d (N, P, k)
@@ -22,44 +23,24 @@ In every factor but ``Formed`` and ``Stacked`` the first axis of every array cou
 :func:`contract` is the only place in the library where a parameter's gradient is formed.
 """
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxdl.core.composed_factors import Formed, Many, Stacked, Zero, stack_factors
+from jaxdl.core.factor import Factor, FactorError, contract
 from jaxdl.numerics.correlation import columns, correlate_kernel, patch_products
 from jaxdl.numerics.dtypes import explicit_sharding, wide
 from jaxdl.numerics.window import Window
 
-
-class Factor:
-    """Base of the factor types; `isinstance(value, Factor)` tells a factor from an array."""
-
-    @property
-    def examples(self) -> int:
-        """How many examples the factor spans (a static number)."""
-        return jax.tree.leaves(self)[0].shape[0]
-
-    def form(self, param: Array) -> Array:
-        """The gradient, accumulated in float32 or wider and not yet cast. Use `contract`."""
-        raise TypeError(f"contract: {type(self).__name__} does not stand for a gradient")
-
-    def transpose(self) -> "Factor":
-        """The factor of the transposed parameter, for weights tied to a transpose."""
-        raise TypeError(
-            f"tied: {type(self).__name__} has no transpose; only the weight of a matrix product "
-            "can be tied to a transpose: make it the one that is tied, or leave out .T"
-        )
-
-    def join_time(self) -> "Factor":
-        """Turn a leading time axis, stacked by a scan, into a position axis behind the examples."""
-        return jax.tree.map(lambda array: jnp.moveaxis(array, 0, 1), self)
+__all__ = [
+    "ConvOuter", "Diag", "Factor", "FactorError", "Formed", "Local", "Many", "Outer", "Scatter",
+    "Stacked", "Sum", "Zero", "contract", "stack_factors",
+]  # fmt: skip
 
 
 def _second_moment(rows: Array) -> Array:
@@ -114,6 +95,26 @@ class Sum(Factor):
     def form(self, param: Array) -> Array:
         leading = tuple(range(self.d.ndim - param.ndim))
         return jnp.sum(self.d, axis=leading, dtype=wide(self.d.dtype))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Diag(Factor):
+    """Σ a∘d: the factor of a parameter that multiplies entry by entry; a, d (N, ..., *parameter).
+
+    What a norm scales is kept already and so is the cotangent: no product of the two is stored.
+    """
+
+    a: Array
+    d: Array
+
+    def summed(self) -> Sum:
+        """The same as a `Sum`, of products in float32 or wider."""
+        dtype = wide(self.d.dtype)
+        return Sum(self.a.astype(dtype) * self.d.astype(dtype))
+
+    def form(self, param: Array) -> Array:
+        return self.summed().form(param)
 
 
 @jax.tree_util.register_dataclass
@@ -214,138 +215,3 @@ class Local(Factor):
             preferred_element_type=wide(param.dtype),
             out_sharding=explicit_sharding(param),
         )
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Many(Factor):
-    """A sum of factors: one parameter used in several places."""
-
-    factors: tuple[Factor, ...]
-
-    @property
-    def examples(self) -> int:
-        return self.factors[0].examples
-
-    def form(self, param: Array) -> Array:
-        dtype = wide(param.dtype)
-        return functools.reduce(jnp.add, (f.form(param).astype(dtype) for f in self.factors))
-
-    def transpose(self) -> "Many":
-        return Many(tuple(factor.transpose() for factor in self.factors))
-
-    def join_time(self) -> "Many":
-        return Many(tuple(factor.join_time() for factor in self.factors))
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Formed(Factor):
-    """An already formed gradient; reducers that need examples refuse it by name."""
-
-    g: Array
-
-    @property
-    def examples(self) -> int:
-        raise FactorError("an already formed gradient (Formed) has no examples")
-
-    def form(self, param: Array) -> Array:
-        return self.g
-
-    def transpose(self) -> "Formed":
-        return Formed(self.g.swapaxes(-1, -2))
-
-    def join_time(self) -> "Formed":
-        return Formed(jnp.sum(self.g, axis=0, dtype=wide(self.g.dtype)))
-
-
-@jax.tree_util.register_pytree_node_class
-@dataclass(frozen=True)
-class Zero(Factor):
-    """No gradient: a frozen parameter. Holds only the number of examples, if it is known."""
-
-    count: int | None
-
-    @property
-    def examples(self) -> int:
-        if self.count is None:
-            raise FactorError("a frozen parameter of a layer with formed gradients has no examples")
-        return self.count
-
-    @classmethod
-    def like(cls, factor: Factor) -> "Zero":
-        """No gradient, for as many examples as `factor` has."""
-        try:
-            return cls(factor.examples)
-        except FactorError:
-            return cls(None)
-
-    def form(self, param: Array) -> Array:
-        return jnp.zeros_like(param)
-
-    def transpose(self) -> "Zero":
-        return self
-
-    def tree_flatten(self):
-        return (), self.count
-
-    @classmethod
-    def tree_unflatten(cls, count, _):
-        return cls(count)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Stacked(Factor):
-    """Factors of a parameter with a leading layer axis, as `repeat` stacks them."""
-
-    factor: Factor
-
-    @property
-    def examples(self) -> int:
-        return jax.eval_shape(lambda f: jax.tree.map(lambda a: a[0], f), self.factor).examples
-
-    def form(self, param: Array) -> Array:
-        return jax.vmap(lambda factor, p: factor.form(p))(self.factor, param)
-
-    def transpose(self) -> "Stacked":
-        return self._each(lambda factor: factor.transpose(), self.factor)
-
-    def join_time(self) -> "Stacked":
-        per_layer = jax.tree.map(lambda array: jnp.moveaxis(array, 1, 0), self.factor)
-        return self._each(lambda factor: factor.join_time(), per_layer)
-
-    def _each(self, f: Callable[[Factor], Factor], factor: Factor) -> "Stacked":
-        # a Zero has no arrays to map over, and is the same for every layer
-        return Stacked(jax.vmap(f)(factor)) if jax.tree.leaves(factor) else self
-
-
-def stack_factors(tree: Any) -> Any:
-    """Mark every factor in `tree` as one whose arrays a scan has stacked over layers."""
-    return jax.tree.map(
-        lambda node: Stacked(node) if isinstance(node, Factor) else node,
-        tree,
-        is_leaf=lambda node: isinstance(node, Factor),
-    )
-
-
-class FactorError(TypeError):
-    """A reducer was given a kind of factor it cannot reduce."""
-
-
-def contract(factor: Factor, param: Array) -> Array:
-    """Form the gradient that `factor` stands for.
-
-    The sum over examples and positions is accumulated in float32 or wider; the result has
-    exactly the shape, dtype and (under Explicit mesh axes) sharding of `param`.
-
-    Raises:
-      ValueError: the formed gradient does not have the parameter's shape.
-    """
-    gradient = factor.form(param)
-    if gradient.shape != param.shape:
-        raise ValueError(
-            f"contract: {type(factor).__name__} forms a gradient of shape {gradient.shape}, "
-            f"the parameter has shape {param.shape}; check the factor returned by bwd"
-        )
-    return gradient.astype(param.dtype)

@@ -5,18 +5,19 @@
     bwd(params, residuals, dy, reduce=grads, slots=None)  -> (reduced, dx)
     apply(params, x, key=None) = fwd(params, x, key)[0]
 
-- `params` are dicts of arrays in a leaf, tuples in a container. `bwd` is given them again:
-  residuals never hold parameters.
+- `params` are a dict: of arrays in a leaf, of the children's dicts in a container, where children
+  without parameters are left out. `bwd` is given them again: residuals never hold parameters.
 - `key` given means training; None means evaluation. A deterministic leaf never sees it.
 - `reduce` decides what becomes of the gradient factors of each leaf (`jaxdl.core.reducers`);
   `slots`, a tree beside `params`, is handed to it leaf by leaf.
 - `dx` has the shape and dtype of `x`, and is None for integer inputs.
 - `init` looks only at the shape and dtype of `x`: an array or a `jax.ShapeDtypeStruct`.
+- `x` may be ``With(x, side)``: see `jaxdl.core.side`.
 
 `jax.grad` of `apply` and `bwd` are two paths to one gradient.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,15 +25,21 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdl.core.factors import FactorError, Formed
-from jaxdl.core.reducers import Reducer, grads
+from jaxdl.core.factors import FactorError
+from jaxdl.core.identity import SameByParts
+from jaxdl.core.paths import join_path, name_children
+from jaxdl.core.reducers import Reducer, grads, needs_examples
+from jaxdl.core.side import With
 from jaxdl.numerics.checks import is_inexact
-from jaxdl.numerics.pytree import as_jax
+from jaxdl.numerics.pytree import as_jax, describe
 
 
-@dataclass(frozen=True)
-class Layer:
+@dataclass(frozen=True, repr=False, eq=False)
+class Layer(SameByParts):
     """One layer or model: a record of pure functions.
+
+    Two layers that are built alike, of the same functions and settings, are equal and have equal
+    hashes, so that jit takes one for the other.
 
     Attributes:
       name: what it is, in one word; shown in errors, profiles and `print`.
@@ -42,7 +49,11 @@ class Layer:
       children: the layers inside a container, in order.
       rebuild: ``(*children) -> Layer``, the same container around other children.
       detail: its settings, for `print`.
-      wraps: whether the parameters are those of the one child, not a tuple of the children's.
+      names: what the children are called, one name each; by default after their kinds. None for
+        the child of a layer that wraps it: the parameters of both are the same.
+      kind: what a container calls it that is not told a name; by default `name`.
+      side: whether it takes a side input; it does if a child does.
+      mixes: whether the output of one example depends on the others; it does if a child's does.
     """
 
     name: str
@@ -52,11 +63,29 @@ class Layer:
     children: tuple["Layer", ...] = ()
     rebuild: Callable[..., "Layer"] | None = None
     detail: str = ""
-    wraps: bool = False
+    names: tuple[str, ...] = ()
+    kind: str = ""
+    side: bool = False
+    mixes: bool = False
 
     def __post_init__(self):
         for child in self.children:
             check_layer(self.name, child)
+        if len(self.children) > 1 and not self.names:
+            _set(self, "names", name_children(self.name, [c.kind for c in self.children], {}))
+        if self.names and len(self.names) != len(self.children):
+            raise ValueError(
+                f"{self.name}: there must be a name for each of the {len(self.children)} layers "
+                f"inside, got {self.names}; or give none"
+            )
+        _set(self, "kind", self.kind or self.name)
+        _set(self, "side", self.side or any(child.side for child in self.children))
+        _set(self, "mixes", self.mixes or any(child.mixes for child in self.children))
+
+    @property
+    def wraps(self) -> bool:
+        """Whether it has one child, and its parameters."""
+        return bool(self.children) and not self.names
 
     def apply(self, params: Any, x: Any, key: Array | None = None) -> Any:
         """The output alone; what `jax.grad` differentiates."""
@@ -69,6 +98,10 @@ class Layer:
 
     def __repr__(self) -> str:
         return "\n".join(_tree_lines(self))
+
+
+def _set(layer: Layer, field: str, value: Any) -> None:
+    object.__setattr__(layer, field, value)
 
 
 def check_layer(name: str, child: Any) -> None:
@@ -85,6 +118,8 @@ def _tree_lines(layer: Layer) -> list[str]:
     for i, child in enumerate(layer.children):
         last = i == len(layer.children) - 1
         head, *rest = _tree_lines(child)
+        if layer.names and layer.names[i] != child.name:
+            head = f"{layer.names[i]}: {head}"
         lines.append(("└─ " if last else "├─ ") + head)
         lines += [("   " if last else "│  ") + line for line in rest]
     return lines
@@ -98,6 +133,8 @@ def leaf(
     *,
     params: Sequence[str] = (),
     keyed: bool = False,
+    side: bool = False,
+    mixes: bool | Callable[[Any], bool] = False,
     detail: str = "",
 ) -> Layer:
     """Make a Layer of functions that know nothing of reducers.
@@ -109,34 +146,38 @@ def leaf(
       bwd: ``(params, residuals, dy) -> (factors, dx)``, one factor for each parameter.
       params: the names of the parameters.
       keyed: whether `fwd` takes a key (it draws random numbers in training).
+      side: whether it reads a side input. The x of `init` and `fwd` is then ``With(x, side)``, the
+        residuals that `bwd` gets are ``With(residuals, side)``, where `fwd` returns the residuals
+        alone, and the dx it returns is ``With(dx, dside)``, with None in dside for integers.
+      mixes: whether an example's output depends on the other examples of the batch, so that there
+        is no gradient of its own; or a function of the residuals that tells whether it did.
       detail: settings, for `print`.
 
     Raises (when called):
       ValueError: `params` does not have the keys it should, or bwd gives other factors.
+      TypeError: a side input where none is taken, or none where one is.
+      FactorError: the layer mixes examples and the reducer needs them apart.
     """
     expected = frozenset(params)
 
     def leaf_init(key, x):
+        _check_side(name, side, x)
         return init(key, as_jax(x))
 
     def leaf_fwd(params, x, key=None):
-        if not isinstance(params, dict) or params.keys() != expected:
-            raise ValueError(
-                f"{name}: params must be a dict with the keys {sorted(expected)}, got "
-                f"{_describe(params)}; use the params that init of this same model returned"
-            )
-        for entry, param in params.items():
-            if not is_inexact(param):
-                raise TypeError(
-                    f"{name}: params[{entry!r}] must be floating point, got "
-                    f"{jnp.result_type(param)} of shape {jnp.shape(param)}; integers have no "
-                    "gradient: cast it"
-                )
+        _check_params(name, expected, params)
+        _check_side(name, side, x)
         params, x = as_jax((params, x))
         with jax.named_scope(name):
-            return fwd(params, x, key) if keyed else fwd(params, x)
+            y, residuals = fwd(params, x, key) if keyed else fwd(params, x)
+        return y, With(residuals, x.side) if side else residuals
 
     def leaf_bwd(params, residuals, dy, reduce: Reducer = grads, slots=None):
+        if needs_examples(reduce) and (mixes(residuals) if callable(mixes) else mixes):
+            raise FactorError(
+                f"{name}: the reducer needs the examples apart, but this layer mixes them: the "
+                "output of one depends on the others; use another layer, or another reducer"
+            )
         with jax.named_scope(f"{name}_bwd"):
             factors, dx = bwd(params, residuals, dy)
             if factors.keys() != expected:
@@ -149,15 +190,38 @@ def leaf(
             except FactorError as error:
                 raise FactorError(f"{name}: {error}") from None
 
-    return Layer(name, leaf_init, leaf_fwd, leaf_bwd, detail=detail)
+    return Layer(
+        name, leaf_init, leaf_fwd, leaf_bwd, detail=detail, side=side, mixes=bool(mixes)
+    )  # fmt: skip
 
 
-def _describe(tree: Any) -> str:
-    if isinstance(tree, dict):
-        return f"a dict with the keys {sorted(tree)}"
-    if isinstance(tree, tuple):
-        return f"a tuple of {len(tree)}"
-    return f"a {type(tree).__name__}"
+def _check_params(name: str, expected: frozenset[str], params: Any) -> None:
+    if not isinstance(params, dict) or params.keys() != expected:
+        got = f"the keys {sorted(params)}" if isinstance(params, dict) else type(params).__name__
+        raise ValueError(
+            f"{name}: params must be a dict with the keys {sorted(expected)}, got {got}; use the "
+            "params that init of this same model returned"
+        )
+    for entry, param in params.items():
+        if not is_inexact(param):
+            raise TypeError(
+                f"{name}: params[{entry!r}] must be floating point, got "
+                f"{jnp.result_type(param)} of shape {jnp.shape(param)}; integers have no "
+                "gradient: cast it"
+            )
+
+
+def _check_side(name: str, side: bool, x: Any) -> None:
+    if side and not isinstance(x, With):
+        raise TypeError(
+            f"{name}: it reads a side input, so x must be a With, got {describe(x)}; give the "
+            "model With(x, side)"
+        )
+    if not side and isinstance(x, With):
+        raise TypeError(
+            f"{name}: it reads no side input, got x = With(x, side); give it x.x, or put it into "
+            "a container, e.g. serial, which hands the side only to those who read it"
+        )
 
 
 def no_params(key: Array, x: Any) -> dict[str, Array]:
@@ -165,16 +229,33 @@ def no_params(key: Array, x: Any) -> dict[str, Array]:
     return {}
 
 
+# --- walking a model ----------------------------------------------------------------------------
+
+
+def walk_layers(model: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
+    """(path, layer) of the model and all layers inside, a container before what it holds.
+
+    The path of the model is "". A wrapper and the layer that it wraps have one path.
+    """
+    yield path, model
+    for name, child in zip(_names(model), model.children, strict=True):
+        yield from walk_layers(child, join_path(path, name))
+
+
 def map_layers(f: Callable[[str, Layer], Layer], model: Layer, path: str = "") -> Layer:
     """Rebuild `model` with every layer replaced by ``f(path, layer)``, children first.
 
-    A path is the way down through `children`: "" is the model, "2/0" the first child of its
-    third child. A container given to `f` has its new children already.
+    A path is the names on the way down: "" is the model, "blocks/dense_1" what is called dense_1
+    in what is called blocks. A wrapper (`skip`, `repeat`, `remat`, ...) and the layer that it wraps
+    have one path. A container given to `f` has its new children already.
+
+    Raises:
+      ValueError: a layer of the user's with layers inside and no `rebuild`.
     """
     if model.children:
         children = [
-            map_layers(f, child, f"{path}/{i}" if path else str(i))
-            for i, child in enumerate(model.children)
+            map_layers(f, child, join_path(path, name))
+            for name, child in zip(_names(model), model.children, strict=True)
         ]
         if model.rebuild is None:
             raise ValueError(
@@ -185,83 +266,5 @@ def map_layers(f: Callable[[str, Layer], Layer], model: Layer, path: str = "") -
     return f(path, model)
 
 
-# --- doors to the rest of JAX -------------------------------------------------------------------
-
-
-def as_function(layer: Layer) -> Callable[..., Any]:
-    """The layer as ``f(params, x, key=None) -> y`` whose derivative is the hand-written backward.
-
-    A `jax.custom_vjp` function: `jax.grad`, `jax.vjp` and every program built on them (Flax and
-    Equinox modules included) run `layer.bwd`. Reverse mode only, as for any custom_vjp.
-
-    Raises:
-      ValueError: the layer has a `tap`, whose reduced value is not a gradient.
-    """
-    check_no_taps("as_function", layer)
-
-    @jax.custom_vjp
-    def function(params, x, key):
-        return layer.apply(params, x, key)
-
-    def function_fwd(params, x, key):
-        y, residuals = layer.fwd(params, x, key)
-        return y, (params, residuals)
-
-    def function_bwd(saved, dy):
-        params, residuals = saved
-        return *layer.bwd(params, residuals, dy), None
-
-    function.defvjp(function_fwd, function_bwd)
-
-    def call(params, x, key=None):
-        return function(params, x, key)
-
-    call.__name__ = call.__qualname__ = layer.name
-    return call
-
-
-def check_no_taps(name: str, model: Layer) -> None:
-    """Raise ValueError if the model has a `tap`, where only a gradient will do."""
-    taps = []
-    map_layers(lambda path, part: taps.append(path) or part if part.name == "tap" else part, model)
-    if taps:
-        raise ValueError(
-            f"{name}: {model.name} must not contain a tap, got one at {taps[0]!r}; a tap "
-            "reduces to a cotangent, not to a gradient: build the model without it"
-        )
-
-
-def from_function(
-    init: Callable[[Array, Any], dict[str, Array]],
-    apply: Callable[..., Any],
-    *,
-    name: str = "function",
-    params: Sequence[str] = (),
-    keyed: bool = False,
-) -> Layer:
-    """Any JAX function as a layer; its backward is `jax.vjp`, its factors are `Formed`.
-
-    Args:
-      init: ``(key, x) -> params``, a dict with the keys `params`.
-      apply: ``(params, x) -> y``, or ``(params, x, key)`` if `keyed`.
-      name: one word, for errors and `print`.
-      params: names of the parameters.
-      keyed: whether `apply` takes a key.
-
-    The residual is the input alone: the backward runs `apply` again under `jax.vjp`. Keeping
-    the closure of `jax.vjp` would keep copies of the parameters. Inside one jit the repeated
-    forward is merged with the first, except for its loops, which run twice.
-    """
-
-    def fwd(params, x, key=None):
-        y = apply(params, x, key) if keyed else apply(params, x)
-        return y, {"x": x, "key": key} if keyed else x
-
-    def bwd(params, residuals, dy):
-        x, key = (residuals["x"], residuals["key"]) if keyed else (residuals, None)
-        call = (lambda p, v: apply(p, v, key)) if keyed else apply
-        dparams, dx = jax.vjp(call, params, x)[1](dy)
-        dx = jax.tree.map(lambda d: None if d.dtype == jax.dtypes.float0 else d, dx)
-        return {k: Formed(g) for k, g in dparams.items()}, dx
-
-    return leaf(name, init, fwd, bwd, params=params, keyed=keyed)
+def _names(layer: Layer) -> tuple[str, ...]:
+    return layer.names or ("",) * len(layer.children)

@@ -36,19 +36,25 @@ from jax import Array, lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from jaxdl.core.identity import SameByParts
 from jaxdl.numerics.checks import check_array, is_inexact
 from jaxdl.numerics.dtypes import check_range, row_numbers, wide
 
 Reduction = Literal["mean", "sum"]
 
 
-@dataclass(frozen=True)
-class Loss:
-    """A loss: ``fwd(y, target, where=None) -> (value, residuals)``, ``bwd(residuals, dvalue)``."""
+@dataclass(frozen=True, eq=False)
+class Loss(SameByParts):
+    """A loss: ``fwd(y, target, where=None) -> (value, residuals)``, ``bwd(residuals, dvalue)``.
+
+    `mixes` says that the gradient at one example depends on the others, beyond the divisor of a
+    mean: no example has a loss of its own.
+    """
 
     name: str
     fwd: Callable[..., tuple[Array, Any]]
     bwd: Callable[..., Array]
+    mixes: bool = False
 
     def __call__(self, y: ArrayLike, target: Any = None, where: Any = None) -> Array:
         """The value alone; what `jax.grad` differentiates."""
@@ -285,4 +291,4 @@ def kl_sparsity(rho: float = 0.05) -> Loss:
     """
     if not 0 < rho < 1:
         raise ValueError(f"kl_sparsity: rho must be in (0, 1), got {rho}; a usual one is 0.05")
-    return Loss("kl_sparsity", partial(_kl_fwd, rho=rho), _elementwise_bwd)
+    return Loss("kl_sparsity", partial(_kl_fwd, rho=rho), _elementwise_bwd, mixes=True)

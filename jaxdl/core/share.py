@@ -9,6 +9,7 @@ kept, time becomes one more position axis, and the reducer runs once behind the 
 product over all steps takes the place of T small ones.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,52 +19,85 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxdl.core.container import Child, container
 from jaxdl.core.factors import Factor, FactorError, Many
-from jaxdl.core.layer import Layer, map_layers
-from jaxdl.core.reducers import Reducer, Seen, grads, keep, reduce_kept
+from jaxdl.core.layer import Layer, check_layer, map_layers, walk_layers
+from jaxdl.core.paths import join_path
+from jaxdl.core.reducers import Reducer, Seen, grads, keep_for, reduce_kept
+from jaxdl.core.side import add_cotangents, zero_cotangent
 from jaxdl.numerics.checks import check_array
 from jaxdl.numerics.dtypes import explicit_sharding
-from jaxdl.numerics.pytree import Static, as_jax, pack_unique, unpack_unique
+from jaxdl.numerics.pytree import Static, as_jax, describe, pack_unique, struct, unpack_unique
 
 
-def scan_time(cell: Layer, carry: Callable[[jax.ShapeDtypeStruct], Any]) -> Layer:
-    """Run a cell over the time axis: x (N, T, ...) to y (N, T, ...), one set of parameters.
+def scan_time(cell: Layer, carry: Callable[[jax.ShapeDtypeStruct], Any] | None = None) -> Layer:
+    """Run a cell over the time axis, with one set of parameters.
+
+    With `carry` the state starts as zeros: x (N, T, ...) to y (N, T, ...). Without it the state is
+    given and returned, as it is by the cell: (h₀, x) to (h_T, y), each with its cotangent.
 
     Args:
       cell: a layer from the pair (carry, xₜ) to the pair (carry, yₜ).
       carry: from the shape and dtype of xₜ (N, ...) to those of the carry, a pytree of
-        `jax.ShapeDtypeStruct` with leading axis N. It starts as zeros.
+        `jax.ShapeDtypeStruct` with leading axis N.
+
+    Raises:
+      ValueError: an x without an axis of time; a cell that returns another carry than it is given.
     """
+    check_layer("scan_time", cell)
+    child = Child(cell)
 
-    def init(key, x):
-        x_t = _one_step(as_jax(x))
-        return cell.init(key, (carry(x_t), x_t))
-
-    def fwd(params, x, key=None):
+    def start(x):
+        """The state before the first step, or its shapes, and x."""
+        if carry is None:
+            return _given_state(x)
         x = as_jax(x)
-        x_t = _one_step(x)
-        h = jax.tree.map(lambda s: _zeros(s, x), carry(x_t))
+        return jax.tree.map(lambda s: _zeros(s, x), carry(_one_step(x))), x
+
+    def init(key, x, side):
+        h, x = (carry(_one_step(as_jax(x))), x) if carry is not None else _given_state(x)
+        return child.init(key, (h, _one_step(x)), side)
+
+    def fwd(params, x, side, key):
+        h, x = start(x)
+        _one_step(x)
         keys = None if key is None else jax.random.split(key, x.shape[1])
 
         def step(h, xs):
-            (h, y), residuals = cell.fwd(params, (h, xs[0]), xs[1])
-            return h, (y, pack_unique(residuals))
+            (new, y), residuals = child.fwd(params, (h, xs[0]), side, xs[1])
+            if struct(new) != struct(h):
+                raise ValueError(
+                    f"scan_time: {cell.label} must return a carry of the shape and dtype it is "
+                    f"given, {describe(h)}, got {describe(new)}; give a carry of its width"
+                )
+            return new, (y, pack_unique(residuals))
 
-        _, (y, steps) = lax.scan(step, h, (jnp.moveaxis(x, 1, 0), keys))
-        leaves, structure = jax.tree.flatten(carry(x_t))
-        residuals = {"steps": steps, "carry": Static((tuple(leaves), structure))}
-        return jnp.moveaxis(y, 0, 1), residuals
+        last, (y, steps) = lax.scan(step, h, (jnp.moveaxis(x, 1, 0), keys))
+        y = jnp.moveaxis(y, 0, 1)
+        if carry is None:
+            return (last, y), steps
+        leaves, structure = jax.tree.flatten(struct(last))
+        return y, {"steps": steps, "carry": Static((tuple(leaves), structure))}
 
-    def bwd(params, residuals, dy, reduce: Reducer = grads, slots=None):
-        leaves, structure = residuals["carry"].value
-        dh = jax.tree.unflatten(structure, [_zeros(s, dy) for s in leaves])
+    def bwd(params, residuals, side, dy, reduce, slots):
+        steps = residuals
+        if carry is None:
+            dh, dy = dy
+        else:
+            leaves, structure = residuals["carry"].value
+            dh = jax.tree.unflatten(structure, [_zeros(s, dy) for s in leaves])
+            steps = residuals["steps"]
 
-        def step(dh, xs):
-            kept, (dh, dx) = cell.bwd(params, unpack_unique(xs[1]), (dh, xs[0]), keep)
-            return dh, (kept, dx)
+        def step(carried, xs):
+            dh, dside = carried
+            kept, (dh, dx), part = child.bwd(
+                params, unpack_unique(xs[1]), side, (dh, xs[0]), keep_for(reduce), None
+            )
+            return (dh, add_cotangents((dside, part))), (kept, dx)
 
-        _, (kept, dx) = lax.scan(
-            step, dh, (jnp.moveaxis(dy, 1, 0), residuals["steps"]), reverse=True
+        carried = (dh, zero_cotangent(side) if cell.side else None)
+        (dh, dside), (kept, dx) = lax.scan(
+            step, carried, (jnp.moveaxis(dy, 1, 0), steps), reverse=True
         )
         kept = jax.tree.map(
             lambda f: f.join_time() if isinstance(f, Factor) else f,
@@ -72,13 +106,22 @@ def scan_time(cell: Layer, carry: Callable[[jax.ShapeDtypeStruct], Any]) -> Laye
         )
         dx = None if dx is None else jnp.moveaxis(dx, 0, 1)
         try:
-            return reduce_kept(reduce, params, kept, slots), dx
+            reduced = reduce_kept(reduce, params, kept, slots)
         except FactorError as error:
             raise FactorError(f"scan_time: {error}") from None
+        return reduced, dx if carry is not None else (dh, dx), dside
 
-    return Layer(
-        "scan_time", init, fwd, bwd, (cell,), lambda new: scan_time(new, carry), wraps=True
-    )
+    rebuild = functools.partial(scan_time, carry=carry)
+    return container("scan_time", child, init, fwd, bwd, rebuild)
+
+
+def _given_state(x: Any) -> tuple[Any, Any]:
+    if not isinstance(x, tuple) or len(x) != 2:
+        raise TypeError(
+            f"scan_time: without `carry`, x must be the pair (state, inputs), got {describe(x)}; "
+            "give the state, or build it with a carry that starts as zeros"
+        )
+    return as_jax(x)
 
 
 def _one_step(x: Any) -> jax.ShapeDtypeStruct:
@@ -102,90 +145,97 @@ def _zeros(struct: jax.ShapeDtypeStruct, beside: Array) -> Array:
 def tied(model: Layer, ties: Mapping[str, str]) -> Layer:
     """The model with some parameters taken from others: one array, used in two places.
 
-    ``tied(serial(embedding(v, m), body, dense(v, use_bias=False)), {"2/w": "0/table.T"})`` reads
-    its output weights from the embedding table. The tied parameter disappears from `params`; its
-    gradient arrives at the source, in every reducer.
+    ``tied(serial(embed=embedding(v, m), body=body, head=dense(v, use_bias=False)),
+    {"head/w": "embed/table.T"})`` reads its output weights from the embedding table. The tied
+    parameter disappears from `params`; its gradient arrives at the source, in every reducer.
 
     Args:
       model: the layers.
-      ties: from the parameter that goes to the one that stays, each written as the path of its
-        leaf through `children` and its name, "2/w"; ".T" behind the source transposes it.
+      ties: from the parameter that goes to the one that stays, each written as its path; ".T"
+        behind the source transposes it.
 
     Raises:
       ValueError: no such leaf or parameter; a source that is itself tied; a leaf inside
         `repeat`, `scan_time`, `frozen` or another `tied`: its parameters are not there once
         and free. Give all ties to one `tied`.
     """
-    parsed = {_parse(target): _parse(source) for target, source in ties.items()}
-    sources = {(path, name.removesuffix(".T")) for path, name in parsed.values()}
-    for path, name in parsed:
+    check_layer("tied", model)
+    child = Child(model)
+    parsed = tuple((_parse(target), _parse(source)) for target, source in ties.items())
+    sources = {(path, name.removesuffix(".T")) for _, (path, name) in parsed}
+    for (path, name), _ in parsed:
         if (path, name) in sources:
             raise ValueError(
-                f"tied: a source must keep its parameter, got {path}/{name} as source and as tied; "
-                "tie both to the same source"
+                f"tied: a source must keep its parameter, got {join_path(path, name)} as source "
+                "and as tied; tie both to the same source"
             )
-    places = {path: _place(model, path) for pair in parsed.items() for path, _ in pair}
-    deferred = map_layers(lambda path, f: _defer(f) if path in places else f, model)
+    places = tuple(dict.fromkeys(path for pair in parsed for path, _ in pair))
+    for path in places:
+        _check_place(model, path)
+    deferred = Child(map_layers(lambda path, f: _defer(f) if path in places else f, model))
 
     def fill(params):
-        for (path, name), (source, entry) in parsed.items():
-            w = _get(params, places[source]).get(entry.removesuffix(".T"))
+        for (path, name), (source, entry) in parsed:
+            w = _get(params, source).get(entry.removesuffix(".T"))
             if w is None:
                 raise ValueError(
                     f"tied: {source} must have the parameter {entry.removesuffix('.T')!r}, got "
-                    f"{sorted(_get(params, places[source]))}; name one of these"
+                    f"{sorted(_get(params, source))}; name one of these"
                 )
-            whole = _get(params, places[path]) | {name: w.T if entry.endswith(".T") else w}
-            params = _put(params, places[path], whole)
+            whole = _get(params, path) | {name: w.T if entry.endswith(".T") else w}
+            params = _put(params, path, whole)
         return params
 
-    def init(key, x):
-        params = model.init(key, x)
+    def init(key, x, side):
+        params = child.init(key, x, side)
         filled = fill(params)
-        for path, name in parsed:
-            own = _get(params, places[path])
-            shape = _get(filled, places[path])[name].shape
+        for (path, name), _ in parsed:
+            own, shape = _get(params, path), _get(filled, path)[name].shape
             if name not in own or own[name].shape != shape:
                 shapes = {k: v.shape for k, v in own.items()}
                 raise ValueError(
                     f"tied: {path} must have a parameter {name!r} of shape {shape}, got {shapes}; "
                     "check the path, or transpose with .T"
                 )
-            params = _put(params, places[path], {k: v for k, v in own.items() if k != name})
+            params = _put(params, path, {k: v for k, v in own.items() if k != name})
         return params
 
-    def fwd(params, x, key=None):
-        return model.fwd(fill(params), x, key)
+    def fwd(params, x, side, key):
+        return child.fwd(fill(params), x, side, key)
 
-    def bwd(params, residuals, dy, reduce: Reducer = grads, slots=None):
-        kept, dx = deferred.bwd(fill(params), residuals, dy, reduce, slots)
-        factors = {path: dict(_factors(_get(kept, place))) for path, place in places.items()}
-        for (path, name), (source, entry) in parsed.items():
+    def bwd(params, residuals, side, dy, reduce, slots):
+        full = fill(params)
+        kept, dx, dside = deferred.bwd(full, residuals, side, dy, reduce, slots)
+        factors = {path: dict(_factors(_get(kept, path))) for path in places}
+        for (path, name), (source, entry) in parsed:
             second = factors[path].pop(name)
             second = second.transpose() if entry.endswith(".T") else second
             entry = entry.removesuffix(".T")
             factors[source][entry] = Many((factors[source][entry], second))
-        for path, place in places.items():
+        for path in places:
             try:
-                part = reduce(_get(params, place), factors[path], _get(slots, place))
+                part = reduce(_get(params, path), factors[path], _get(slots, path))
             except FactorError as error:
                 raise FactorError(f"tied: {path}: {error}") from None
-            node = _get(kept, place)
-            kept = _put(
-                kept, place, replace(node, reduced=part) if isinstance(node, Seen) else part
-            )
-        return kept, dx
+            node = _get(kept, path)
+            part = replace(node, reduced=part) if isinstance(node, Seen) else part
+            kept = _put(kept, path, part, keep_empty=bool(_get(params, path)))
+        return kept, dx, dside
 
     detail = ", ".join(f"{target} = {source}" for target, source in ties.items())
-    return Layer("tied", init, fwd, bwd, (model,), lambda new: tied(new, ties), detail, wraps=True)
+    items = tuple(ties.items())
+    return container(
+        "tied", child, init, fwd, bwd, lambda new: tied(new, dict(items)), detail=detail,
+        kind=model.kind,
+    )  # fmt: skip
 
 
 def _parse(parameter: str) -> tuple[str, str]:
     path, slash, name = parameter.rpartition("/")
     if not name or (slash and not path):
         raise ValueError(
-            f"tied: a parameter is written as path/name, e.g. '2/w', got {parameter!r}; print the "
-            "model to see the paths"
+            f"tied: a parameter is written as path/name, e.g. 'head/w', got {parameter!r}; print "
+            "the model to see the names"
         )
     return path, name
 
@@ -194,47 +244,54 @@ def _defer(layer: Layer) -> Layer:
     """The leaf with its factors kept, whatever the reducer: `tied` reduces them when all are in."""
 
     def bwd(params, residuals, dy, reduce: Reducer = grads, slots=None):
-        return layer.bwd(params, residuals, dy, keep)
+        return layer.bwd(params, residuals, dy, keep_for(reduce))
 
     return replace(layer, bwd=bwd)
 
 
-def _place(model: Layer, path: str) -> tuple[int, ...]:
-    """Where the parameters of the leaf at `path` are in the parameter tree."""
-    place, layer = [], model
-    for step in path.split("/") if path else []:
-        if not step.isdigit() or int(step) >= len(layer.children):
-            raise ValueError(
-                f"tied: {path!r} must lead to a leaf, but {layer.label} has "
-                f"{len(layer.children)} layers inside and no {step!r}; print the model"
-            )
-        if layer.name in ("repeat", "scan_time", "frozen", "tied"):
+def _check_place(model: Layer, path: str) -> None:
+    """Raise ValueError unless a leaf is at `path` whose parameters are there once and free."""
+    found = [layer for at, layer in walk_layers(model) if at == path]
+    if not found:
+        above = [
+            (at, layer)
+            for at, layer in walk_layers(model)
+            if layer.names and (not at or f"{path}/".startswith(f"{at}/"))
+        ]
+        at, names = (above[-1][0], above[-1][1].names) if above else ("", ())
+        raise ValueError(
+            f"tied: {path!r} must lead to a leaf, but {at or 'the model'} has {list(names)} inside "
+            "and no such name; print the model to see the names"
+        )
+    for at, layer in walk_layers(model):
+        inside = path == at or path.startswith(f"{at}/") or not at
+        if inside and layer.name in ("repeat", "scan_time", "frozen", "tied"):
             raise ValueError(
                 f"tied: {path!r} must not lead into {layer.label}, whose parameters are stacked, "
                 "stepped, fixed or tied; tie outside it"
             )
-        if not layer.wraps:
-            place.append(int(step))
-        layer = layer.children[int(step)]
-    if layer.children:
+    if found[-1].children:
         raise ValueError(
-            f"tied: {path!r} must lead to a leaf, got the container {layer.label}; go on with the "
-            "number of a layer inside it"
+            f"tied: {path!r} must lead to a leaf, got the container {found[-1].label}; go on with "
+            f"one of {list(found[-1].names)}"
         )
-    return tuple(place)
 
 
-def _get(tree: Any, place: tuple[int, ...]) -> Any:
-    for i in place:
-        tree = None if tree is None else tree[i]
+def _get(tree: Any, path: str) -> Any:
+    """The part of a tree of dicts at `path`; {} where it is left out, None of no tree."""
+    for name in path.split("/") if path else ():
+        tree = None if tree is None else tree.get(name, {})
     return tree
 
 
-def _put(tree: Any, place: tuple[int, ...], value: Any) -> Any:
-    if not place:
+def _put(tree: Any, path: str, value: Any, keep_empty: bool = False) -> Any:
+    """The tree with `value` at `path`; left out if it is empty, as what has no parameters is."""
+    if not path:
         return value
-    i, *rest = place
-    return (*tree[:i], _put(tree[i], tuple(rest), value), *tree[i + 1 :])
+    name, _, rest = path.partition("/")
+    part = _put(tree.get(name, {}), rest, value, keep_empty)
+    others = {k: v for k, v in tree.items() if k != name}
+    return others | {name: part} if keep_empty or jax.tree.leaves(part) else others
 
 
 def _factors(node: Any) -> dict[str, Factor]:

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 from jax import Array
 
-from jaxdl.core.layer import Layer, map_layers
+from jaxdl.core.layer import Layer, walk_layers
+from jaxdl.core.paths import join_path
 from jaxdl.numerics.pytree import describe
 
 _MARK = "jaxdl_leaf_"
@@ -82,59 +83,70 @@ def summary(model: Layer, x: Any, key: Array | None = None) -> Summary:
       x: the input, or `jax.ShapeDtypeStruct`s in its place.
       key: for what training keeps (the masks of dropout); without one, evaluation.
     """
-    rows: dict[str, Row] = {}
-    per_run: dict[str, tuple[int, int]] = {}
+    rows: list[Row] = []
+    per_run: dict[int, tuple[int, int]] = {}
 
-    def mark(path: str, layer: Layer) -> Layer:
-        if layer.children and layer.name != "remat":
-            return layer
-        rows[path] = Row(path, layer.label)
+    def measured(layer: Layer, path: str) -> Layer:
+        """The layer, leaving its figures in a row of its own when it is traced."""
+        place = len(rows)
+        rows.append(Row(path, layer.label))
+        inside = marked(layer, path) if layer.children else layer
 
         def fwd(params, x, key=None):
-            run, (y, residuals) = jax.make_jaxpr(layer.fwd, return_shape=True)(params, x, key)
-            rows[path].output = ", ".join(map(describe, jax.tree.leaves(y)))
-            per_run[path] = 0 if layer.children else flops(run.jaxpr), _bytes(residuals)
-            return _boxed(layer.fwd, path)(params, x, key)
+            run, (y, residuals) = jax.make_jaxpr(inside.fwd, return_shape=True)(params, x, key)
+            rows[place].output = ", ".join(map(describe, jax.tree.leaves(y)))
+            per_run[place] = 0 if layer.children else flops(run.jaxpr), _bytes(residuals)
+            return _boxed(inside.fwd, place)(params, x, key)
 
-        return replace(layer, fwd=fwd)
+        return replace(inside, fwd=fwd)
 
-    marked = map_layers(mark, model)
+    def marked(layer: Layer, path: str) -> Layer:
+        names = layer.names or ("",) * len(layer.children)
+        paths = [join_path(path, name) for name in names]
+        return layer.rebuild(*map(watched, layer.children, paths))  # type: ignore[misc]
+
+    def watched(layer: Layer, path: str = "") -> Layer:
+        return measured(layer, path) if _has_row(layer) else marked(layer, path)
+
+    model_seen = watched(model)
     x = jax.eval_shape(lambda x: x, x)
     params = jax.eval_shape(lambda key: model.init(key, x), jax.random.key(0))
-    run = jax.make_jaxpr(lambda params, x: marked.fwd(params, x, key))(params, x)
-    for path, made in _leaf_params(model, params):
-        rows[path].params = sum(prod(p.shape) for p in jax.tree.leaves(made))
-    for path, times, forgotten in _boxes(run.jaxpr):
-        rows[path].flops += times * per_run[path][0]
-        rows[path].residual_bytes += 0 if forgotten else times * per_run[path][1]
-    return Summary(tuple(sorted(rows.values(), key=_order)))
+    run = jax.make_jaxpr(lambda params, x: model_seen.fwd(params, x, key))(params, x)
+    for place, times, forgotten in _boxes(run.jaxpr):
+        rows[place].flops += times * per_run[place][0]
+        rows[place].residual_bytes += 0 if forgotten else times * per_run[place][1]
+    for row, made in _with_params(model, params, rows):
+        row.params = sum(prod(p.shape) for p in jax.tree.leaves(made))
+    return Summary(tuple(rows))
 
 
-def _order(row: Row) -> list[int]:
-    return [int(step) for step in row.path.split("/")] if row.path else []
+def _with_params(model: Layer, params: Any, rows: list[Row]) -> Iterator[tuple[Row, Any]]:
+    """Each row of a leaf with its parameters."""
+    layers = [layer for _, layer in walk_layers(model) if _has_row(layer)]
+    for row, layer in zip(rows, layers, strict=True):
+        if not layer.children:
+            part = params
+            for name in row.path.split("/") if row.path else ():
+                part = part.get(name, {})
+            yield row, part
 
 
-def _leaf_params(layer: Layer, params: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The path and the parameters of each leaf."""
-    if not layer.children:
-        yield path, params
-    for i, child in enumerate(layer.children):
-        part = params if layer.wraps else params[i]
-        yield from _leaf_params(child, part, f"{path}/{i}" if path else str(i))
+def _has_row(layer: Layer) -> bool:
+    return layer.name == "remat" or not layer.children
 
 
-def _boxed(f: Callable[..., Any], path: str) -> Callable[..., Any]:
+def _boxed(f: Callable[..., Any], place: int) -> Callable[..., Any]:
     """`f` as a jit with a name of its own: a box that stays visible in the traced program."""
 
     def box(*args):
         return f(*args)
 
-    box.__name__ = _MARK + path
+    box.__name__ = f"{_MARK}{place}"
     return jax.jit(box)
 
 
-def _boxes(jaxpr: Any, times: int = 1, inside: bool = False) -> Iterator[tuple[str, int, bool]]:
-    """The boxes in a traced program: path, how often it runs, whether it is inside another.
+def _boxes(jaxpr: Any, times: int = 1, inside: bool = False) -> Iterator[tuple[int, int, bool]]:
+    """The boxes in a traced program: row, how often it runs, whether it is inside another.
 
     A box inside another is a layer inside `remat`, which keeps its input and nothing of theirs.
     """
@@ -142,7 +154,7 @@ def _boxes(jaxpr: Any, times: int = 1, inside: bool = False) -> Iterator[tuple[s
         name = eqn.params.get("name", "")
         box = isinstance(name, str) and name.startswith(_MARK)
         if box:
-            yield name.removeprefix(_MARK), times, inside
+            yield int(name.removeprefix(_MARK)), times, inside
         for inner, runs in _inside(eqn):
             yield from _boxes(inner, times * runs, inside or box)
 

@@ -54,7 +54,7 @@ def check_layer(
       ValueError: the layer has a tap, whose reduced value is no gradient.
     """
     # here and not above: the checker itself needs nothing else of jaxdl
-    from jaxdl.core.layer import as_function
+    from jaxdl.core.doors import as_function
 
     if params is None:
         params = _moved(layer.init(jax.random.key(seed), x), np.random.default_rng([seed, 80]))

@@ -18,6 +18,7 @@ from jaxdl.models.mlp import ACTIVATIONS as ACTIVATIONS
 from jaxdl.models.mlp import mlp as mlp
 from jaxdl.models.resnet import residual_block as residual_block
 from jaxdl.models.resnet import resnet as resnet
+from jaxdl.models.transformer import skips as skips
 from jaxdl.models.transformer import (
     transformer_block as transformer_block,
 )

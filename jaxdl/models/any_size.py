@@ -5,7 +5,8 @@
     global_average_classifier    trunk → 1×1 conv → global mean   any: no dense layer at all
 
 Images (N, height, width, C) to logits (N, classes); the softmax belongs to the loss. Parameters are
-a pair, (trunk, head), and the trunks of all three are the same, so that one can be set for another.
+those of the `trunk` and of the `head`, and the trunks of all three are the same, so that one can be
+set for another.
 
 References: He et al. (2014, arXiv:1406.4729), pooling to a grid; Lin, Chen & Yan (2013,
 arXiv:1312.4400), one map a class.
@@ -48,7 +49,7 @@ def fixed_size_classifier(
       ValueError: an image of another size than init has seen, where flatten gives another width.
     """
     trunk = conv_stages(widths, convs_per_stage=convs_per_stage, activation=activation, norm=norm)
-    return serial(trunk, serial(flatten(), dense(classes, w_init=he_normal)))
+    return serial(trunk=trunk, head=serial(flatten(), dense(classes, w_init=he_normal)))
 
 
 def variable_size_classifier(
@@ -86,7 +87,7 @@ def variable_size_classifier(
         )
     head = serial(adaptive_pool(grid, kind=kind), flatten(), dense(classes, w_init=he_normal))
     trunk = conv_stages(widths, convs_per_stage=convs_per_stage, activation=activation, norm=norm)
-    return serial(trunk, head)
+    return serial(trunk=trunk, head=head)
 
 
 def global_average_classifier(
@@ -105,4 +106,4 @@ def global_average_classifier(
       convs_per_stage, activation, norm: of the trunk; see `conv_stages`.
     """
     trunk = conv_stages(widths, convs_per_stage=convs_per_stage, activation=activation, norm=norm)
-    return serial(trunk, serial(conv(classes, 1, w_init=he_normal), global_pool()))
+    return serial(trunk=trunk, head=serial(conv(classes, 1, w_init=he_normal), global_pool()))

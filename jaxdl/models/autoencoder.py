@@ -40,8 +40,9 @@ def sparse_autoencoder(
 ) -> Layer:
     """Sigmoid encoder and dense decoder: x (N, inputs) to [code, reconstruction], joined.
 
-    The output is (N, hidden + inputs); `split_code` takes it apart. Parameters are (encoder, {},
-    ({}, (decoder, {}))): `params[0]["w"]` (inputs, hidden) holds a feature in each column.
+    The output is (N, hidden + inputs); `split_code` takes it apart. Parameters are those of the
+    encoder and of the decoder: `params["encoder"]["w"]` (inputs, hidden) holds a feature in each
+    column, `params["decoder"]["dense"]["w"]` gives them back.
 
     Args:
       hidden: units of the code.
@@ -54,7 +55,9 @@ def sparse_autoencoder(
     """
     decoder = serial(dense(inputs, w_init=w_init), output())
     return serial(
-        dense(hidden, w_init=w_init), sigmoid(), branch(identity(), decoder, join="concat")
+        encoder=dense(hidden, w_init=w_init),
+        sigmoid=sigmoid(),
+        decoder=branch(identity(), decoder, join="concat"),
     )
 
 
@@ -113,4 +116,4 @@ def sparse_autoencoder_loss(rho: float = 0.05, beta: float = 3.0) -> Loss:
             f"sparse_autoencoder_loss: beta must be at least 0, got {beta}; a usual one is 3.0"
         )
     fwd = partial(_fwd, sparsity=kl_sparsity(rho), beta=float(beta))
-    return Loss("sparse_autoencoder_loss", fwd, _bwd)
+    return Loss("sparse_autoencoder_loss", fwd, _bwd, mixes=beta > 0)

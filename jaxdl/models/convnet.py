@@ -125,8 +125,8 @@ def convnet(
 ) -> Layer:
     """A small classifier of images: (N, height, width, C) to logits (N, classes).
 
-    `conv_stages`, then one vector an image, then dense layers. Parameters are a pair: those of the
-    stages, and those of the rest. `convnet([16, 32])` suits images of 8 × 8, `convnet([32, 64],
+    `conv_stages`, then one vector an image, then dense layers. Parameters are those of the
+    `stages`, and those of the `head`. `convnet([16, 32])` suits images of 8 × 8, `convnet([32, 64],
     hidden=[128], dropout_rate=0.25)` those of 28 × 28.
 
     Args:
@@ -165,7 +165,7 @@ def convnet(
         head += [dense(width, w_init=w_init), activation()]
         if dropout_rate:
             head.append(dropout(dropout_rate))
-    return serial(stages, serial(*head, dense(classes, w_init=w_init)))
+    return serial(stages=stages, head=serial(*head, dense(classes, w_init=w_init)))
 
 
 def traffic_sign_net(

@@ -58,10 +58,10 @@ def inception_module(
 
     pooling = max_pool(3, strides=1, padding="same")
     return branch(
-        serial(*conv_act(ones, 1)),
-        reduced(reduce3, threes, 3),
-        reduced(reduce5, fives, 5),
-        serial(pooling, *([] if pooled is None else conv_act(pooled, 1))),
+        ones=serial(*conv_act(ones, 1)),
+        threes=reduced(reduce3, threes, 3),
+        fives=reduced(reduce5, fives, 5),
+        pooled=serial(pooling, *([] if pooled is None else conv_act(pooled, 1))),
         join="concat",
     )
 
@@ -95,14 +95,14 @@ def small_googlenet(
         return inception_module(*maps, activation=activation, w_init=w_init)
 
     return serial(
-        conv(32, 3, padding="same", w_init=w_init),
-        activation(),
-        pool(2),
-        module(*(maps // 4 for maps in GOOGLENET_3A)),
-        module(*(maps // 4 for maps in GOOGLENET_3B)),
-        pool(2),
-        module(48, 24, 52, 4, 12, 16),
-        global_pool(),
-        *([dropout(dropout_rate)] if dropout_rate else []),
-        dense(classes, w_init=w_init),
+        stem=conv(32, 3, padding="same", w_init=w_init),
+        stem_activation=activation(),
+        stem_pool=pool(2),
+        module_3a=module(*(maps // 4 for maps in GOOGLENET_3A)),
+        module_3b=module(*(maps // 4 for maps in GOOGLENET_3B)),
+        pool=pool(2),
+        module_4a=module(48, 24, 52, 4, 12, 16),
+        mean=global_pool(),
+        **({"dropout": dropout(dropout_rate)} if dropout_rate else {}),
+        head=dense(classes, w_init=w_init),
     )

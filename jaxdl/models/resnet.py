@@ -59,11 +59,12 @@ def residual_block(
         rest = [convolve(3, strides=strides), norm(), activation(), convolve(3)]
         if not change:
             return skip(serial(*start, *rest))
-        return serial(*start, branch(convolve(1, strides=strides), serial(*rest)))
+        return serial(*start, branch(shortcut=convolve(1, strides=strides), inside=serial(*rest)))
     inside = serial(convolve(3, strides=strides), norm(), activation(), convolve(3), norm())
     if not change:
         return serial(skip(inside), activation())
-    return serial(branch(serial(convolve(1, strides=strides), norm()), inside), activation())
+    shortcut = serial(convolve(1, strides=strides), norm())
+    return serial(branch(shortcut=shortcut, inside=inside), activation())
 
 
 def resnet(
@@ -106,15 +107,16 @@ def resnet(
         residual_block,
         norm=norm, activation=activation, preactivation=preactivation, w_init=w_init,
     )  # fmt: skip
-    layers = [conv(widths[0], 3, padding="same", use_bias=False, w_init=w_init)]
+    layers = {"stem": conv(widths[0], 3, padding="same", use_bias=False, w_init=w_init)}
     # Without preactivation the first block is given what is normed and active, like all others.
-    layers += [] if preactivation else [norm(), activation()]
+    normed = {"norm": norm(), "activation": activation()}
+    layers |= {} if preactivation else normed
     for stage, width in enumerate(widths):
         equal = blocks
         if stage > 0:
-            layers.append(block(width, strides=2, change=True))
+            layers[f"stage_{stage}_first"] = block(width, strides=2, change=True)
             equal -= 1
         if equal:
-            layers.append(repeat(block(width), equal))
-    layers += [norm(), activation()] if preactivation else []
-    return serial(*layers, global_pool(), dense(classes, w_init=w_init))
+            layers[f"stage_{stage}"] = repeat(block(width), equal)
+    layers |= normed if preactivation else {}
+    return serial(**layers, pool=global_pool(), head=dense(classes, w_init=w_init))

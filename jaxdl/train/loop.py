@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from jaxdl.core.identity import made_once
 from jaxdl.train.step import Step, TrainState
 
 # Keep shuffles and augmentation apart from the keys of steps, which fold small numbers into the
@@ -49,6 +50,7 @@ def epoch_indices(key: Array, epoch: Any, n: int, batch: int) -> Array:
     return jax.random.permutation(stream, n)[: steps * batch].reshape(steps, batch)
 
 
+@made_once
 def make_epoch(
     step: Step,
     *,

@@ -9,7 +9,9 @@ import optax
 from jax import Array
 
 from jaxdl.core.backprop import Path, value_and_grad
-from jaxdl.core.layer import Layer, check_no_taps
+from jaxdl.core.doors import check_no_taps
+from jaxdl.core.identity import made_once
+from jaxdl.core.layer import Layer
 from jaxdl.core.loss import Loss
 from jaxdl.core.reducers import Reducer, combine, grads, select
 
@@ -41,6 +43,7 @@ def init_state(model: Layer, tx: optax.GradientTransformation, x: Any, seed: int
     return jax.tree.map(lambda array: jnp.array(array, copy=True), state)
 
 
+@made_once
 def make_step(
     model: Layer,
     loss: Loss,
@@ -59,7 +62,8 @@ def make_step(
         is ``metrics["observed"]``.
 
     ``metrics["loss"]`` is the loss before the update. Jit it with `jit_step`, or scan over it
-    with `make_epoch`.
+    with `make_epoch`. Equal arguments give the same function again, and with it what is compiled:
+    a model that is built twice is compiled once.
     """
     check_no_taps("make_step", model)
     reduce = grads if observe is None else combine(grads=grads, observed=observe)
@@ -79,6 +83,7 @@ def make_step(
     return step
 
 
+@made_once
 def jit_step(step: Step) -> Step:
     """The step compiled, the state donated: its buffers are used again for the new state."""
     return jax.jit(step, donate_argnums=0)

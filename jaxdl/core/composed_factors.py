@@ -1,0 +1,141 @@
+"""Factors made of others, formed already, or of nothing: see the table in `jaxdl.core.factors`."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxdl.core.factor import Factor, FactorError
+from jaxdl.numerics.dtypes import wide
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Many(Factor):
+    """A sum of factors: one parameter used in several places."""
+
+    factors: tuple[Factor, ...]
+
+    @property
+    def examples(self) -> int:
+        return self.factors[0].examples
+
+    def form(self, param: Array) -> Array:
+        dtype = wide(param.dtype)
+        return functools.reduce(jnp.add, (f.form(param).astype(dtype) for f in self.factors))
+
+    def transpose(self) -> "Many":
+        return Many(tuple(factor.transpose() for factor in self.factors))
+
+    def scale(self, weights: Array) -> "Many":
+        return Many(tuple(factor.scale(weights) for factor in self.factors))
+
+    def join_time(self) -> "Many":
+        return Many(tuple(factor.join_time() for factor in self.factors))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Formed(Factor):
+    """An already formed gradient; reducers that need examples refuse it by name."""
+
+    g: Array
+
+    @property
+    def examples(self) -> int:
+        raise FactorError("an already formed gradient (Formed) has no examples")
+
+    def form(self, param: Array) -> Array:
+        return self.g
+
+    def transpose(self) -> "Formed":
+        return Formed(self.g.swapaxes(-1, -2))
+
+    def scale(self, weights: Array) -> "Formed":
+        raise FactorError(
+            "an already formed gradient (Formed) has no examples to weight; write the bwd of its "
+            "layer with Outer, Sum or Scatter factors"
+        )
+
+    def join_time(self) -> "Formed":
+        return Formed(jnp.sum(self.g, axis=0, dtype=wide(self.g.dtype)))
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True)
+class Zero(Factor):
+    """No gradient: a frozen parameter. Holds only the number of examples, if it is known."""
+
+    count: int | None
+
+    @property
+    def examples(self) -> int:
+        if self.count is None:
+            raise FactorError("a frozen parameter of a layer with formed gradients has no examples")
+        return self.count
+
+    @classmethod
+    def like(cls, factor: Factor) -> "Zero":
+        """No gradient, for as many examples as `factor` has."""
+        try:
+            return cls(factor.examples)
+        except FactorError:
+            return cls(None)
+
+    def form(self, param: Array) -> Array:
+        return jnp.zeros_like(param)
+
+    def transpose(self) -> "Zero":
+        return self
+
+    def scale(self, weights: Array) -> "Zero":
+        return self
+
+    def tree_flatten(self):
+        return (), self.count
+
+    @classmethod
+    def tree_unflatten(cls, count, _):
+        return cls(count)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Stacked(Factor):
+    """Factors of a parameter with a leading layer axis, as `repeat` stacks them."""
+
+    factor: Factor
+
+    @property
+    def examples(self) -> int:
+        return jax.eval_shape(lambda f: jax.tree.map(lambda a: a[0], f), self.factor).examples
+
+    def form(self, param: Array) -> Array:
+        return jax.vmap(lambda factor, p: factor.form(p))(self.factor, param)
+
+    def transpose(self) -> "Stacked":
+        return self._each(lambda factor: factor.transpose(), self.factor)
+
+    def scale(self, weights: Array) -> "Stacked":
+        return self._each(lambda factor: factor.scale(weights), self.factor)
+
+    def join_time(self) -> "Stacked":
+        per_layer = jax.tree.map(lambda array: jnp.moveaxis(array, 1, 0), self.factor)
+        return self._each(lambda factor: factor.join_time(), per_layer)
+
+    def _each(self, f: Callable[[Factor], Factor], factor: Factor) -> "Stacked":
+        # a Zero has no arrays to map over, and is the same for every layer
+        return Stacked(jax.vmap(f)(factor)) if jax.tree.leaves(factor) else self
+
+
+def stack_factors(tree: Any) -> Any:
+    """Mark every factor in `tree` as one whose arrays a scan has stacked over layers."""
+    return jax.tree.map(
+        lambda node: Stacked(node) if isinstance(node, Factor) else node,
+        tree,
+        is_leaf=lambda node: isinstance(node, Factor),
+    )

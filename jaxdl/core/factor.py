@@ -1,0 +1,63 @@
+"""What every gradient factor can do. The kinds of factor are in `jaxdl.core.factors`."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+class Factor:
+    """Base of the factor types; `isinstance(value, Factor)` tells a factor from an array."""
+
+    @property
+    def examples(self) -> int:
+        """How many examples the factor spans (a static number)."""
+        return jax.tree.leaves(self)[0].shape[0]
+
+    def form(self, param: Array) -> Array:
+        """The gradient, accumulated in float32 or wider and not yet cast. Use `contract`."""
+        raise TypeError(f"contract: {type(self).__name__} does not stand for a gradient")
+
+    def transpose(self) -> "Factor":
+        """The factor of the transposed parameter, for weights tied to a transpose."""
+        raise TypeError(
+            f"tied: {type(self).__name__} has no transpose; only the weight of a matrix product "
+            "can be tied to a transpose: make it the one that is tied, or leave out .T"
+        )
+
+    def scale(self, weights: Array) -> "Factor":
+        """The factor with the gradient of each example times its weight; weights (N,).
+
+        Raises:
+          FactorError: the factor has no examples (`Formed`).
+        """
+        d = self.d  # type: ignore[attr-defined]
+        c = jnp.expand_dims(weights.astype(d.dtype), range(1, d.ndim))
+        return replace(self, d=d * c)  # type: ignore[type-var]
+
+    def join_time(self) -> "Factor":
+        """Turn a leading time axis, stacked by a scan, into a position axis behind the examples."""
+        return jax.tree.map(lambda array: jnp.moveaxis(array, 0, 1), self)
+
+
+class FactorError(TypeError):
+    """A reducer was given a kind of factor it cannot reduce."""
+
+
+def contract(factor: Factor, param: Array) -> Array:
+    """Form the gradient that `factor` stands for.
+
+    The sum over examples and positions is accumulated in float32 or wider; the result has
+    exactly the shape, dtype and (under Explicit mesh axes) sharding of `param`.
+
+    Raises:
+      ValueError: the formed gradient does not have the parameter's shape.
+    """
+    gradient = factor.form(param)
+    if gradient.shape != param.shape:
+        raise ValueError(
+            f"contract: {type(factor).__name__} forms a gradient of shape {gradient.shape}, "
+            f"the parameter has shape {param.shape}; check the factor returned by bwd"
+        )
+    return gradient.astype(param.dtype)
