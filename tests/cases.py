@@ -243,7 +243,7 @@ def loss_layer(loss: Loss, target: Any = None, where: Any = None) -> Layer:
     def bwd(params, residuals, dvalue):
         return {}, loss.bwd(residuals, dvalue)
 
-    return leaf(loss.name, lambda key, y: {}, fwd, bwd)
+    return leaf(loss.name, lambda key, y: {}, fwd, bwd, mixes=loss.mixes)
 
 
 # --- the lines ----------------------------------------------------------------------------------

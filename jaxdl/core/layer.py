@@ -185,6 +185,8 @@ def leaf(
                     f"{name}: bwd must return one factor for each of {sorted(expected)}, got "
                     f"{sorted(factors)}; return Zero(examples) for a parameter without gradient"
                 )
+            if not expected:
+                return {}, dx
             try:
                 return reduce(params, factors, slots), dx
             except FactorError as error:
@@ -197,7 +199,8 @@ def leaf(
 
 def _check_params(name: str, expected: frozenset[str], params: Any) -> None:
     if not isinstance(params, dict) or params.keys() != expected:
-        got = f"the keys {sorted(params)}" if isinstance(params, dict) else type(params).__name__
+        kind = type(params).__name__
+        got = f"a dict with the keys {sorted(params)}" if kind == "dict" else f"a {kind}"
         raise ValueError(
             f"{name}: params must be a dict with the keys {sorted(expected)}, got {got}; use the "
             "params that init of this same model returned"

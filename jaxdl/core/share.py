@@ -55,7 +55,8 @@ def scan_time(cell: Layer, carry: Callable[[jax.ShapeDtypeStruct], Any] | None =
         return jax.tree.map(lambda s: _zeros(s, x), carry(_one_step(x))), x
 
     def init(key, x, side):
-        h, x = (carry(_one_step(as_jax(x))), x) if carry is not None else _given_state(x)
+        x = as_jax(x)
+        h, x = (carry(_one_step(x)), x) if carry is not None else _given_state(x)
         return child.init(key, (h, _one_step(x)), side)
 
     def fwd(params, x, side, key):

@@ -34,20 +34,21 @@ PARAMS = MODEL.init(KEY, X)
 
 def by_hand(params, x, target):
     """Two layers and half the squared error, as the textbooks write them."""
-    (w, b), (v, c) = ((params[i]["w"], params[i]["b"]) for i in (0, 2))
+    (w, b), (v, c) = ((params[k]["w"], params[k]["b"]) for k in ("dense", "dense_1"))
     net = x @ w + b
     h = 1 / (1 + np.exp(-net))
     y = h @ v + c
     delta_y = y - target
     delta_h = delta_y @ v.T
     delta_net = delta_h * h * (1 - h)
-    gradient = (
-        {"w": x.T @ delta_net, "b": delta_net.sum(0)},
-        {},
-        {"w": h.T @ delta_y, "b": delta_y.sum(0)},
-    )
+    gradient = {
+        "dense": {"w": x.T @ delta_net, "b": delta_net.sum(0)},
+        "dense_1": {"w": h.T @ delta_y, "b": delta_y.sum(0)},
+    }
+    named = partial(zip, MODEL.names, strict=True)
     value = ((y - target) ** 2).sum() / 2
-    return value, gradient, (net, h, y), (delta_net, delta_h, delta_y), delta_net @ w.T
+    activations, deltas = dict(named((net, h, y))), dict(named((delta_net, delta_h, delta_y)))
+    return value, gradient, activations, deltas, delta_net @ w.T
 
 
 @PATHS
@@ -66,7 +67,7 @@ def test_trace_holds_every_activation_and_every_delta():
     value, gradient, activations, deltas, dx = by_hand(PARAMS, X, TARGET)
     assert_close(trace.value, value)
     assert_close(trace.dx, dx)
-    np.testing.assert_array_equal(trace.output, trace.activations[-1])
+    np.testing.assert_array_equal(trace.output, trace.activations["dense_1"])
     assert_trees_close(trace.activations, activations)
     assert_trees_close(trace.deltas, deltas)
     assert_trees_close(trace.reduced, gradient)
@@ -80,11 +81,13 @@ def test_trace_is_shaped_like_the_model_and_stacked_where_it_is():
             jd.repeat(jd.skip(jd.serial(jd.layer_norm(), jd.dense(4))), 2),
             jd.dense(6, use_bias=False),
         ),
-        {"2/w": "0/table.T"},
+        {"dense/w": "embedding/table.T"},
     )
     params, loss = model.init(KEY, ids), jd.softmax_cross_entropy()
     trace = jd.backprop_trace(model, loss)(params, ids, ids)
-    embedded, (normed, block), logits = trace.activations
+    activations = trace.activations
+    embedded, logits = activations["embedding"], activations["dense"]
+    normed, block = activations["repeat"]["layer_norm"], activations["repeat"]["dense"]
     assert [a.shape for a in (embedded, normed, block, logits)] == [
         (1, 3, 4), (2, 1, 3, 4), (2, 1, 3, 4), (1, 3, 6)
     ]  # fmt: skip
@@ -94,9 +97,11 @@ def test_trace_is_shaped_like_the_model_and_stacked_where_it_is():
     assert_trees_close((trace.value, trace.reduced), (value, gradient))
     # the stream before the head, rebuilt from the trace
     stream = embedded + block[0] + block[1]
-    assert_close(logits, stream @ params[0]["table"].T)
+    assert_close(logits, stream @ params["embedding"]["table"].T)
     # the delta at the embedding also went through both blocks' skips
-    assert_close(trace.deltas[1][1][1], trace.deltas[2] @ params[0]["table"])
+    assert_close(
+        trace.deltas["repeat"]["dense"][1], trace.deltas["dense"] @ params["embedding"]["table"]
+    )
 
 
 def test_trace_takes_any_reducer_and_slots():

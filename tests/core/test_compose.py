@@ -45,23 +45,27 @@ def lowered(model, x) -> Any:
 def test_serial():
     model, x, dy = jd.serial(jd.dense(5), jd.tanh(), jd.dense(2)), draw(3, 4), draw(3, 2, seed=1)
     params = model.init(KEY, x)
-    (w, b), (v, c) = ((params[i]["w"], params[i]["b"]) for i in (0, 2))
+    (w, b), (v, c) = ((params[i]["w"], params[i]["b"]) for i in ("dense", "dense_1"))
     h = np.tanh(x @ w + b)
     dh = (dy @ v.T) * (1 - h**2)
     y, gradient, dx = run(model, params, x, dy)
     assert_close(y, h @ v + c)
     assert_close(dx, dh @ w.T)
     assert_trees_close(
-        gradient, ({"w": x.T @ dh, "b": dh.sum(0)}, {}, {"w": h.T @ dy, "b": dy.sum(0)})
+        gradient,
+        {
+            "dense": {"w": x.T @ dh, "b": dh.sum(0)},
+            "dense_1": {"w": h.T @ dy, "b": dy.sum(0)},
+        },
     )
     assert np.any(w[:4, :2] != v[:4, :2])  # every layer has a key of its own
 
 
 def test_serial_of_nothing_is_the_identity():
     x = draw(2)
-    assert jd.serial().init(KEY, x) == ()
-    y, gradient, dx = run(jd.serial(), (), x, 2 * x)
-    assert y is x and gradient == ()
+    assert jd.serial().init(KEY, x) == {}
+    y, gradient, dx = run(jd.serial(), {}, x, 2 * x)
+    assert y is x and gradient == {}
     np.testing.assert_array_equal(dx, 2 * x)
 
 
@@ -97,9 +101,10 @@ def test_branch_joined_by_sum():
     model, x, dy = jd.branch(jd.dense(2), jd.dense(2)), draw(3, 4), draw(3, 2, seed=1)
     params = model.init(KEY, x)
     y, gradient, dx = run(model, params, x, dy)
-    assert_close(y, x @ (params[0]["w"] + params[1]["w"]))
-    assert_close(dx, dy @ (params[0]["w"] + params[1]["w"]).T)
-    assert_trees_close(gradient, ({"w": x.T @ dy, "b": dy.sum(0)},) * 2)
+    assert_close(y, x @ (params["dense"]["w"] + params["dense_1"]["w"]))
+    assert_close(dx, dy @ (params["dense"]["w"] + params["dense_1"]["w"]).T)
+    same = {"w": x.T @ dy, "b": dy.sum(0)}
+    assert_trees_close(gradient, {"dense": same, "dense_1": same})
 
 
 def test_branch_joined_by_concatenation():
@@ -107,11 +112,11 @@ def test_branch_joined_by_concatenation():
     x, dy = draw(3, 4), draw(3, 7, seed=1)
     params = model.init(KEY, x)
     y, gradient, dx = run(model, params, x, dy)
-    w, v = params[0]["w"], params[2]["w"]
+    w, v = params["dense"]["w"], params["dense_1"]["w"]
     assert_close(y, np.concatenate([x @ w, x, x @ v], axis=-1))
     assert_close(dx, dy[:, :2] @ w.T + dy[:, 2:6] + dy[:, 6:] @ v.T)
-    assert_close(gradient[0]["w"], x.T @ dy[:, :2])
-    assert_close(gradient[2]["b"], dy[:, 6:].sum(0))
+    assert_close(gradient["dense"]["w"], x.T @ dy[:, :2])
+    assert_close(gradient["dense_1"]["b"], dy[:, 6:].sum(0))
 
 
 def test_branch_on_integers_has_no_cotangent():
@@ -128,13 +133,14 @@ def test_repeat_is_a_serial_of_the_same_parameters(key):
     x, dy = draw(3, 4), draw(3, 4, seed=1)
     model, unrolled = jd.repeat(BLOCK, 3), jd.serial(BLOCK, BLOCK, BLOCK)
     params = model.init(KEY, x)
-    layers = tuple(jax.tree.map(lambda p, i=i: p[i], params) for i in range(3))
-    assert np.any(layers[0][1]["w"] != layers[1][1]["w"])
+    names = ("skip", "skip_1", "skip_2")
+    layers = {k: jax.tree.map(lambda p, i=i: p[i], params) for i, k in enumerate(names)}
+    assert np.any(layers["skip"]["dense"]["w"] != layers["skip_1"]["dense"]["w"])
     y, gradient, dx = run(model, params, x, dy, key)
     expected_y, expected, expected_dx = run(unrolled, layers, x, dy, key)
     assert_close(y, expected_y)
     assert_close(dx, expected_dx)
-    assert_trees_close(gradient, jax.tree.map(lambda *g: jnp.stack(g), *expected))
+    assert_trees_close(gradient, jax.tree.map(lambda *g: jnp.stack(g), *expected.values()))
 
 
 def test_repeat_stacks_a_residual_of_two_layers_once():
@@ -195,8 +201,8 @@ def test_frozen_passes_cotangents_and_has_no_gradient_on_either_path():
     expected = jd.value_and_grad(free, loss)(params, x, target)[1]
     for path in ("manual", "autodiff"):
         gradient = jd.value_and_grad(model, loss, path=path)(params, x, target)[1]
-        assert not np.any(gradient[0]["w"]) and not np.any(gradient[0]["b"])
-        assert_trees_close(gradient[2], expected[2])
+        assert not np.any(gradient["dense"]["w"]) and not np.any(gradient["dense"]["b"])
+        assert_trees_close(gradient["dense_1"], expected["dense_1"])
     dy = draw(3, 2, seed=2)
     np.testing.assert_array_equal(run(model, params, x, dy)[2], run(free, params, x, dy)[2])
 
@@ -236,21 +242,22 @@ def test_frozen_twice_is_frozen(layer):
 def test_tap_reports_the_cotangent_whatever_the_reducer():
     model, x, dy = jd.serial(jd.dense(4), jd.tap(), jd.tanh(), jd.dense(2)), draw(3, 4), draw(3, 2)
     params = model.init(KEY, x)
-    h = np.tanh(x @ params[0]["w"])
-    expected = (dy @ params[3]["w"].T) * (1 - h**2)
+    h = np.tanh(x @ params["dense"]["w"])
+    expected = (dy @ params["dense_1"]["w"].T) * (1 - h**2)
     for reduce in (jd.grads, jd.none, jd.keep):
         y, reduced, _ = run(model, params, x, dy, reduce=reduce)
-        assert_close(reduced[1], expected)
-    assert_close(y, h @ params[3]["w"])
+        assert_close(reduced["tap"], expected)
+    assert_close(y, h @ params["dense_1"]["w"])
 
 
 def test_tap_measures_in_every_layer_of_a_stack():
     model = jd.repeat(jd.serial(jd.tap(jd.l2_norm), jd.dense(4)), 3)
     x, dy = draw(3, 4), draw(3, 4, seed=1)
     params = model.init(KEY, x)
-    _, (norms, _), dx = run(model, params, x, dy)
+    _, reduced, dx = run(model, params, x, dy)
+    norms = reduced["tap"]
     expected = [dy]
-    for w in params[1]["w"][::-1]:
+    for w in params["dense"]["w"][::-1]:
         expected.insert(0, expected[0] @ w.T)
     assert_close(norms, [np.linalg.norm(d) for d in expected[:-1]])
     assert_close(dx, expected[0])
@@ -265,15 +272,17 @@ def apply(layer, x, params=None):
     [
         (
             lambda: apply(jd.serial(jd.relu(), jd.relu()), draw(2), ({},)),
-            "serial: params must be a tuple of 2, one for each layer inside, got a tuple of 1; use",
+            r"serial: params must be a dict of the parts of the layers inside, \['relu', "
+            r"'relu_1'\], got a tuple; use the params that init of this same model returned",
         ),
         (
             lambda: apply(jd.branch(jd.relu(), jd.relu()), draw(2), {"w": 1}),
-            "branch: params must be a tuple of 2, one for each layer inside, got a dict; use the",
+            r"branch: params must have parts called as the layers inside, \['relu', 'relu_1'\], "
+            r"got \['w'\] too; use the params",
         ),
         (
-            lambda: jd.serial(jd.relu()).bwd(({},), (draw(2),), draw(2), jd.grads, ({}, {})),
-            "serial: slots must be a tuple of 1, one for each layer inside, got a tuple of 2",
+            lambda: jd.serial(jd.relu()).bwd({}, (draw(2),), draw(2), jd.grads, ({}, {})),
+            "serial: slots must be a dict of the parts of the layers inside, .* got a tuple",
         ),
         (
             lambda: apply(jd.skip(jd.dense(3)), draw(2, 4)),
@@ -282,7 +291,7 @@ def apply(layer, x, params=None):
         ),
         (
             lambda: jd.branch(jd.relu(), join="mean"),
-            "branch: join must be 'sum' or 'concat', got 'mean'; choose one",
+            r"branch: join must be one of \('sum', .*\), got 'mean'; choose one",
         ),
         (
             lambda: jd.branch(),

@@ -46,9 +46,9 @@ def test_print_shows_the_tree():
             "│           ├─ layer_norm\n"
             "│           └─ self_attention(2, causal)\n"
             "├─ branch(concat)\n"
-            "│  ├─ frozen\n"
+            "│  ├─ dense: frozen\n"
             "│  │  └─ dense(4)\n"
-            "│  └─ remat\n"
+            "│  └─ dense_1: remat\n"
             "│     └─ dense(4)\n"
             "├─ dropout(0.1)\n"
             "└─ leaky_relu(slope=0.2)"
@@ -66,19 +66,19 @@ def test_map_layers_visits_every_path_children_first_and_rebuilds():
     model = jd.serial(jd.dense(4), jd.repeat(jd.skip(jd.serial(jd.dense(4), jd.relu())), 2))
     changed = jd.map_layers(visit, model)
     assert seen == [
-        ("0", "dense"),
-        ("1/0/0/0", "dense"),
-        ("1/0/0/1", "relu"),
-        ("1/0/0", "serial"),
-        ("1/0", "skip"),
-        ("1", "repeat"),
+        ("dense", "dense"),
+        ("repeat/dense", "dense"),
+        ("repeat/relu", "relu"),
+        ("repeat", "serial"),
+        ("repeat", "skip"),
+        ("repeat", "repeat"),
         ("", "serial"),
     ]
     x = draw(3, 4)
     params = model.init(KEY, x)
-    expected = x @ params[0]["w"]
+    expected = x @ params["dense"]["w"]
     for i in range(2):
-        expected = expected + np.tanh(expected @ params[1][0]["w"][i])
+        expected = expected + np.tanh(expected @ params["repeat"]["dense"]["w"][i])
     assert_close(changed.apply(params, x), expected)
     assert "relu" in repr(model) and "relu" not in repr(changed)
 
@@ -134,7 +134,7 @@ def test_errors_of_leaves():
     keys = r"dense: params must be a dict with the keys \['b', 'w'\], got {}; use the params that "
     for wrong, got in (
         ({"w": params["w"]}, r"a dict with the keys \['w'\]"),
-        ((params, params), "a tuple of 2"),
+        ((params, params), "a tuple"),
         (None, "a NoneType"),
     ):
         with pytest.raises(ValueError, match=keys.format(got)):
@@ -249,14 +249,14 @@ def test_as_function_of_integers_keys_and_frozen_layers():
         got = jax.jit(jax.grad(lambda p, k: jnp.sum(function(p, ids, k) ** 2)))(params, key)
         expected = jax.grad(lambda p, k: jnp.sum(model.apply(p, ids, k) ** 2))(params, key)
         jax.tree.map(lambda a, b: assert_close(a, b), got, expected)
-        assert np.any(got[0]["table"]) and not np.any(got[2]["w"])
+        assert np.any(got["embedding"]["table"]) and not np.any(got["dense"]["w"])
 
 
 def test_as_function_refuses_a_tap():
     with pytest.raises(
         ValueError,
-        match="as_function: serial must not contain a tap, got one at '1/0/1'; a tap reduces to a "
-        "cotangent, not to a gradient: build the model without it",
+        match="as_function: serial must not contain a tap, got one at 'repeat/tap'; a tap reduces "
+        "to a cotangent, not to a gradient: build the model without it",
     ):
         jd.as_function(jd.serial(jd.relu(), jd.repeat(jd.serial(jd.relu(), jd.tap()), 2)))
 

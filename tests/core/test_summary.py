@@ -21,9 +21,9 @@ def test_figures_of_a_small_model():
     model = jd.serial(jd.dense(16), jd.relu(), jd.dense(3, use_bias=False))
     table = jd.summary(model, X)
     assert rows(model, X) == [
-        ("0", "dense(16)", 4 * 16 + 16, 2 * 8 * 4 * 16, 8 * 4 * 4),  # keeps x
-        ("1", "relu", 0, 0, 8 * 16 * 4),  # keeps y
-        ("2", "dense(3)", 16 * 3, 2 * 8 * 16 * 3, 8 * 16 * 4),
+        ("dense", "dense(16)", 4 * 16 + 16, 2 * 8 * 4 * 16, 8 * 4 * 4),  # keeps x
+        ("relu", "relu", 0, 0, 8 * 16 * 4),  # keeps y
+        ("dense_1", "dense(3)", 16 * 3, 2 * 8 * 16 * 3, 8 * 16 * 4),
     ]
     assert [r.output for r in table.rows] == ["float32[8, 16]", "float32[8, 16]", "float32[8, 3]"]
     assert table.params == 128 and table.flops == 1024 + 768
@@ -33,12 +33,12 @@ def test_figures_of_a_small_model():
 def test_the_printed_table():
     model = jd.serial(jd.dense(1000), jd.relu())
     assert str(jd.summary(model, X)) == (
-        "path  layer        output            params  MFLOP  residual kB\n"
-        "───────────────────────────────────────────────────────────────\n"
-        "0     dense(1000)  float32[8, 1000]   5,000  0.064        0.128\n"
-        "1     relu         float32[8, 1000]       0  0.000       32.000\n"
-        "───────────────────────────────────────────────────────────────\n"
-        "      total                           5,000  0.064       32.128"
+        "path   layer        output            params  MFLOP  residual kB\n"
+        "────────────────────────────────────────────────────────────────\n"
+        "dense  dense(1000)  float32[8, 1000]   5,000  0.064        0.128\n"
+        "relu   relu         float32[8, 1000]       0  0.000       32.000\n"
+        "────────────────────────────────────────────────────────────────\n"
+        "       total                           5,000  0.064       32.128"
     )
 
 
@@ -83,10 +83,10 @@ def test_products_of_attention():
 
 def test_tied_parameters_are_counted_where_they_are():
     model = jd.tied(
-        jd.serial(jd.embedding(5, 4), jd.dense(5, use_bias=False)), {"1/w": "0/table.T"}
+        jd.serial(jd.embedding(5, 4), jd.dense(5, use_bias=False)), {"dense/w": "embedding/table.T"}
     )
     counted = {path: params for path, _, params, _, _ in rows(model, IDS)}
-    assert counted == {"0/0": 20, "0/1": 0}
+    assert counted == {"embedding": 20, "dense": 0}
 
 
 def test_the_sum_is_the_size_of_the_parameters():

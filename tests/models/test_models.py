@@ -34,16 +34,16 @@ def test_mlp_layers():
 def test_mlp_is_the_product_and_activation_of_numpy():
     model, x = mlp([6, 3]), draw(5, 4)
     params = model.init(KEY, x)
-    h = np.maximum(x @ params[0]["w"], 0)
-    assert_close(model.apply(params, x), h @ params[2]["w"])
+    h = np.maximum(x @ params["dense"]["w"], 0)
+    assert_close(model.apply(params, x), h @ params["dense_1"]["w"])
 
 
 def test_mlp_starts_with_variance_two_over_inputs_or_as_told():
     x = jax.ShapeDtypeStruct((1, 500), jnp.float32)
-    w = mlp([400, 2]).init(KEY, x)[0]["w"]
+    w = mlp([400, 2]).init(KEY, x)["dense"]["w"]
     assert abs(np.var(w) * 500 / 2 - 1) < 0.02
     params = mlp([4, 2], w_init=jax.nn.initializers.ones).init(KEY, x)
-    assert np.all(params[0]["w"] == 1) and np.all(params[2]["w"] == 1)
+    assert np.all(params["dense"]["w"] == 1) and np.all(params["dense_1"]["w"] == 1)
 
 
 def test_every_named_activation_is_its_own():
@@ -67,7 +67,8 @@ def test_transformer_block_layers():
 def test_transformer_block_is_pre_norm_with_two_skips():
     model, x = transformer_block(8, 2, hidden=10), draw(2, 5, 8)
     params = model.init(KEY, x)
-    (norm1, attention), (norm2, up, _, down) = params
+    norm1, attention, norm2 = (params[k] for k in ("attention_norm", "attention", "mlp_norm"))
+    up, down = params["mlp"]["dense"], params["mlp"]["dense_1"]
     h = x + jd.self_attention(2, causal=True).apply(attention, jd.layer_norm().apply(norm1, x))
     inner = jax.nn.gelu(jd.layer_norm().apply(norm2, h) @ up["w"] + up["b"], approximate=True)
     assert_close(model.apply(params, x), h + inner @ down["w"] + down["b"])
@@ -80,15 +81,14 @@ def test_transformer_stack_is_its_blocks_one_after_the_other():
     for i in range(3):
         y = block.apply(jax.tree.map(lambda p, i=i: p[i], params), y)
     assert_close(model.apply(params, x), y)
-    assert repr(transformer_stack(3, 8, 2, causal=False)).startswith("repeat(3)\n└─ serial")
+    assert repr(transformer_stack(3, 8, 2, causal=False)).startswith("repeat(3)\n└─ skips")
 
 
 def test_dropout_acts_in_training_only():
     model, x = transformer_stack(2, 8, 2, dropout_rate=0.5), draw(2, 5, 8)
     params = model.init(KEY, x)
     plain = transformer_stack(2, 8, 2)
-    bare = ((params[0][0], params[0][1]), params[1][:4])
-    np.testing.assert_array_equal(model.apply(params, x), plain.apply(bare, x))
+    np.testing.assert_array_equal(model.apply(params, x), plain.apply(params, x))
     assert np.any(model.apply(params, x, KEY) != model.apply(params, x))
 
 
@@ -98,9 +98,7 @@ def test_errors():
         match=r"mlp: widths must name at least the output width, got none; e.g. \[32, 10\]",
     ):
         mlp([])
-    with pytest.raises(
-        ValueError, match=r"self_attention: x.shape\[-1\] must be a multiple of head"
-    ):
+    with pytest.raises(ValueError, match=r"attention: x.shape\[-1\] must be a multiple of head"):
         transformer_block(8, 3).init(KEY, jnp.zeros((2, 5, 8)))
     model = transformer_stack(2, 8, 2)
     with pytest.raises(

@@ -93,17 +93,19 @@ def test_three_classifiers_and_the_sizes_they_take():
     average = models.global_average_classifier(10)
     params = drawn_params(fixed, small)
     # 28 × 28 become 3 × 3: each region of the grid is one place.
-    pooled = (params[0], ({}, *params[1]))  # the pooling has no parameters
-    assert_close(jax.jit(variable.apply)(pooled, small), jax.jit(fixed.apply)(params, small))
-    assert params[1][1]["w"].shape == (576, 10)
-    assert jax.eval_shape(variable.apply, pooled, large).shape == (2, 10)
-    with pytest.raises(ValueError, match=r"dense: x.shape\[-1\] must equal .* \(576\), got"):
+    # the pooling has no parameters
+    assert_close(jax.jit(variable.apply)(params, small), jax.jit(fixed.apply)(params, small))
+    assert params["head"]["dense"]["w"].shape == (576, 10)
+    assert jax.eval_shape(variable.apply, params, large).shape == (2, 10)
+    with pytest.raises(ValueError, match=r"head/dense: x.shape\[-1\] must equal .* \(576\), got"):
         jax.eval_shape(fixed.apply, params, large)
-    head = drawn_params(average, small)[1]
-    maps = jax.jit(average.children[0].apply)(params[0], large)  # the trunk of another classifier
-    logits = jax.jit(average.apply)((params[0], head), large)
+    head = drawn_params(average, small)["head"]
+    maps = jax.jit(average.children[0].apply)(
+        params["trunk"], large
+    )  # the trunk of another classifier
+    logits = jax.jit(average.apply)(params | {"head": head}, large)
     assert maps.shape == (2, 4, 5, 64)
-    assert_close(logits, maps.mean(axis=(1, 2)) @ head[0]["w"][0, 0] + head[0]["b"])
+    assert_close(logits, maps.mean(axis=(1, 2)) @ head["conv"]["w"][0, 0] + head["conv"]["b"])
     assert "dense" not in repr(average)
 
 
@@ -111,9 +113,9 @@ def test_variable_size_classifier_pools_scaling_regions():
     model = models.variable_size_classifier(3, 8, widths=[2], kind="mean")
     x = draw(1, 12, 8, 1)
     params = drawn_params(model, x)
-    maps = model.children[0].apply(params[0], x)
+    maps = model.children[0].apply(params["trunk"], x)
     means = [maps[0, r : r + 3, c : c + 2].mean(axis=(0, 1)) for r in (0, 3) for c in (0, 2)]
-    head = params[1][2]
+    head = params["head"]["dense"]
     assert_close(model.apply(params, x)[0], jnp.concatenate(means) @ head["w"] + head["b"])
 
 
@@ -408,7 +410,7 @@ def test_autoencoder_is_the_equations_of_its_source():
     code, output = models.split_code(y, 7)
     x, y = np.asarray(x), np.asarray(y)
     params = jax.tree.map(np.asarray, params)
-    encoder, decoder = params[0], params[2][1][0]
+    encoder, decoder = params["encoder"], params["decoder"]["serial"]["dense"]
     a = 1 / (1 + np.exp(-(x @ encoder["w"] + encoder["b"])))
     r = a @ decoder["w"] + decoder["b"]
     assert_close(code, a)
@@ -422,8 +424,8 @@ def test_autoencoder_is_the_equations_of_its_source():
     sparse = 2.5 * (-0.1 / mean + 0.9 / (1 - mean)) / 6
     d2 = (d3 @ decoder["w"].T + sparse) * a * (1 - a)
     _, gradient = jax.jit(jd.value_and_grad(model, loss))(params, x, x)
-    assert_close(gradient[0]["w"], x.T @ d2)
-    assert_close(gradient[2][1][0]["w"], a.T @ d3)
+    assert_close(gradient["encoder"]["w"], x.T @ d2)
+    assert_close(gradient["decoder"]["serial"]["dense"]["w"], a.T @ d3)
     automatic = jd.value_and_grad(model, loss, path="autodiff")
     jax.tree.map(assert_close, gradient, jax.jit(automatic)(params, x, x)[1])
 

@@ -49,7 +49,10 @@ def mlp_in_both():
     labels = rng.integers(0, 5, (STEPS, 32))
     model = mlp([16, 12, 5])
     params = model.init(jax.random.key(0), x[0])
-    flax_params = {f"Dense_{i}": as_flax_dense(params[2 * i]) for i in range(3)}
+    flax_params = {
+        f"Dense_{i}": as_flax_dense(params[name])
+        for i, name in enumerate(("dense", "dense_1", "dense_2"))
+    }
     return model, params, FlaxMLP(), flax_params, list(zip(x, labels, strict=True))
 
 
@@ -90,24 +93,24 @@ def transformer_in_both():
     rng = np.random.default_rng(0)
     text = rng.integers(0, ROWS, (STEPS, 8, 7), dtype=np.int32)
     model = jd.serial(
-        jd.embedding(ROWS, FEATURES),
-        transformer_stack(BLOCKS, FEATURES, HEADS),
-        jd.layer_norm(),
-        jd.dense(ROWS),
+        embed=jd.embedding(ROWS, FEATURES),
+        blocks=transformer_stack(BLOCKS, FEATURES, HEADS),
+        norm=jd.layer_norm(),
+        head=jd.dense(ROWS),
     )
     params = model.init(jax.random.key(0), text[0])
-    table, blocks, norm, head = params
     flax_params = {
-        "Embed_0": {"embedding": table["table"]},
-        f"LayerNorm_{2 * BLOCKS}": as_flax_norm(norm),
-        f"Dense_{2 * BLOCKS}": as_flax_dense(head),
+        "Embed_0": {"embedding": params["embed"]["table"]},
+        f"LayerNorm_{2 * BLOCKS}": as_flax_norm(params["norm"]),
+        f"Dense_{2 * BLOCKS}": as_flax_dense(params["head"]),
     }
     for i in range(BLOCKS):
-        (first, attention), (second, up, _, down) = jax.tree.map(lambda p, i=i: p[i], blocks)
+        block = jax.tree.map(lambda p, i=i: p[i], params["blocks"])
+        up, down = block["mlp"]["dense"], block["mlp"]["dense_1"]
         flax_params |= {
-            f"LayerNorm_{2 * i}": as_flax_norm(first),
-            f"MultiHeadDotProductAttention_{i}": as_flax_attention(attention),
-            f"LayerNorm_{2 * i + 1}": as_flax_norm(second),
+            f"LayerNorm_{2 * i}": as_flax_norm(block["attention_norm"]),
+            f"MultiHeadDotProductAttention_{i}": as_flax_attention(block["attention"]),
+            f"LayerNorm_{2 * i + 1}": as_flax_norm(block["mlp_norm"]),
             f"Dense_{2 * i}": as_flax_dense(up),
             f"Dense_{2 * i + 1}": as_flax_dense(down),
         }

@@ -84,15 +84,15 @@ def test_a_reducer_sees_one_layer_of_a_stack_on_either_path():
         for path in ("manual", "autodiff")
     )
     chex.assert_trees_all_close(manual, autodiff, rtol=1e-10)
-    assert manual[0][0]["w"][1].shape == (3,)
+    assert manual["repeat"]["dense"]["w"][1].shape == (3,)
 
 
 def test_ties_go_into_one_tied():
-    inner = jd.tied(jd.serial(jd.dense(3), jd.dense(3)), {"1/w": "0/w"})
+    inner = jd.tied(jd.serial(jd.dense(3), jd.dense(3)), {"dense_1/w": "dense/w"})
     with pytest.raises(
         ValueError, match=r"must not lead into tied.*, stepped, fixed or tied; tie out"
     ):
-        jd.tied(jd.serial(inner, jd.dense(3)), {"1/w": "0/0/0/w"})
+        jd.tied(jd.serial(inner=inner, head=jd.dense(3)), {"head/w": "inner/dense/w"})
 
 
 def test_kl_sparsity_without_any_weight_is_zero():

@@ -116,6 +116,57 @@ def test_linear_in_dy_catches(bug):
         check_linear(planted(wrong_dense(NOT_LINEAR[bug])))
 
 
+# --- examples that mix --------------------------------------------------------------------------
+
+
+def check_mixing(case):
+    """Another first example changes nothing at the others, unless the layer says that it mixes."""
+    sample, other = draw(case), draw(case, seed=1)
+
+    def exchanged(array, new):
+        return array.at[0].set(new[0]) if array.ndim and len(array) == N else array
+
+    params, x, dy, key = sample
+    new_x, new_dy = (
+        jax.tree.map(exchanged, old, new) for old, new in ((x, other.x), (dy, other.dy))
+    )
+    if is_inexact(jax.tree.leaves(x)[0]):
+        # y₀ depends on x₁ if dx₁ depends on dy₀; a loss mixes if dy₁ depends on y₀
+        run = compiled_manual(case.layer)
+        pairs = run(params, x, dy, key)[1], run(params, new_x, new_dy, key)[1]
+    else:
+        pairs = tuple(case.layer.apply(params, inputs, key) for inputs in (x, new_x))
+    old, new = (jax.tree.leaves(jax.tree.map(lambda a: a[1:], tree)) for tree in pairs)
+    same = all(np.allclose(a, b, rtol=1e-12, atol=1e-13) for a, b in zip(old, new, strict=True))
+    assert same is not case.layer.mixes, (
+        f"{case.name}: mixes={case.layer.mixes}, but the others "
+        f"{'do not change' if same else 'change'} with the first example"
+    )
+
+
+@every_case
+def test_mixing_is_said(case):
+    check_mixing(case)
+
+
+def centred(mixes):
+    """x less the mean over the batch."""
+
+    def centre(a):
+        return a - jnp.mean(a, axis=0)
+
+    return leaf(
+        "centred", lambda key, x: {}, lambda params, x: (centre(x), None),
+        lambda params, residuals, dy: ({}, centre(dy)), mixes=mixes,
+    )  # fmt: skip
+
+
+def test_mixing_catches_a_layer_that_forgot_to_say_so():
+    check_mixing(planted(serial(dense(3), centred(True))))
+    with pytest.raises(AssertionError, match="mixes=False, but the others change"):
+        check_mixing(planted(serial(dense(3), centred(False))))
+
+
 # --- residuals hold no parameters ---------------------------------------------------------------
 
 

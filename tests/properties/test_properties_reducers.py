@@ -24,6 +24,7 @@ from jaxdl.layers.spectral import SpectralOuter
 from tests.cases import (
     LAYERS,
     MODELS,
+    SIDE,
     N,
     assert_same,
     case_id,
@@ -33,6 +34,7 @@ from tests.cases import (
     in_float64,
     is_factor,
     manual,
+    normal,
     params_struct,
     planted,
     without_taps,
@@ -48,7 +50,7 @@ def on(cases):
     return pytest.mark.parametrize("case", cases, ids=case_id)
 
 
-WITH_PARAMS = [case for case in (*LAYERS, *MODELS) if has_params(case)]
+WITH_PARAMS = [case for case in (*LAYERS, *MODELS, *SIDE) if has_params(case)]
 WITH_EXAMPLES = [case for case in WITH_PARAMS if not case.formed]
 
 
@@ -76,16 +78,26 @@ def keeping(layer):
     return run
 
 
-def check_keep(case):
-    """The gradient of the kept factors is the gradient."""
+def check_keep(case, scale=lambda factor, weights: factor.scale(weights)):
+    """The gradient of the kept factors is the gradient; that of weighted ones, of weighted dy."""
     sample = draw(case)
     layer = without_tap_reports(case.layer) if case.tapped else case.layer
+    weights = jnp.linspace(-1.0, 2.0, N)
+
+    def weighted(params, factors, slots=None):
+        return {name: contract(scale(factors[name], weights), params[name]) for name in params}
 
     @jax.jit
     def later(params, *rest):
-        return reduce_kept(grads, params, keeping(layer)(params, *rest)[0])
+        kept = keeping(layer)(params, *rest)[0]
+        reducers = (grads,) if case.formed else (grads, weighted)
+        return [reduce_kept(reduce, params, kept) for reduce in reducers]
 
-    assert_same(later(*sample), compiled_manual(layer)(*sample)[0], 1e-12)
+    plain, *scaled = later(*sample)
+    assert_same(plain, compiled_manual(layer)(*sample)[0], 1e-12)
+    for got in scaled:
+        dy = jax.tree.map(lambda d: jnp.einsum("n,n...->n...", weights, d), sample.dy)
+        assert_same(got, compiled_manual(layer)(*sample._replace(dy=dy))[0], 1e-12)
 
 
 def without_tap_reports(model):
@@ -102,6 +114,13 @@ def without_tap_reports(model):
 @on(WITH_PARAMS)
 def test_keep(case):
     check_keep(case)
+
+
+def test_keep_catches_a_factor_that_scales_its_positions():
+    case = planted(dense(3), normal(N, N, 6))
+    check_keep(case)
+    with pytest.raises(AssertionError):
+        check_keep(case, lambda factor, weights: replace(factor, d=factor.d * weights[:, None]))
 
 
 def test_keep_catches_a_container_that_does_not_pass_reduce():

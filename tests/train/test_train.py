@@ -94,10 +94,10 @@ def test_state_is_donated_and_can_be_even_when_the_optimiser_keeps_the_parameter
     x, y = problem(8)
     model = mlp([3])
     state = init_state(model, keeps, x)
-    buffer = state.params[0]["w"]
+    buffer = state.params["dense"]["w"]
     new, _ = jit_step(make_step(model, LOSS, keeps))(state, x, y)
     assert buffer.is_deleted()
-    assert new.params[0]["w"].shape == (6, 3)
+    assert new.params["dense"]["w"].shape == (6, 3)
 
 
 def test_epoch_indices_are_a_shuffle_without_repetition():
@@ -236,6 +236,6 @@ def test_seeds_differ_in_parameters_and_in_order():
     model, tx = mlp([3]), optax.sgd(0.1)
     a, b, again = (init_state(model, tx, x, seed) for seed in (0, 1, 0))
     assert isinstance(a, TrainState)
-    assert (a.params[0]["w"] != b.params[0]["w"]).any()
+    assert (a.params["dense"]["w"] != b.params["dense"]["w"]).any()
     assert a.key != b.key
-    np.testing.assert_array_equal(a.params[0]["w"], again.params[0]["w"])
+    np.testing.assert_array_equal(a.params["dense"]["w"], again.params["dense"]["w"])
