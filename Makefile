@@ -1,10 +1,11 @@
 # Two commands set everything up, in either order and as often as you like:
 #
 #     make digits     train on real handwritten digits and print where the report is
-#     make test       run the whole test suite
+#     make test       run the test suite
 #
 # Another interpreter:  PYTHON=python3.12 make test
 # Further arguments:    make digits ARGS="--help"    make test ARGS="-k dense"
+# The long runs too:    make test-all
 
 PYTHON := $(or $(PYTHON),python3)
 ARGS ?=
@@ -17,17 +18,22 @@ VENV := .venv
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
 READY := $(VENV)/.ready-$(VERSION)
 
-.PHONY: help digits test lint clean
+.PHONY: help digits test test-all lint clean
 .NOTPARALLEL:
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 7
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 8
 
 digits: $(VENV)/.has-experiments
 	$(VENV)/bin/python -m experiments digits $(ARGS)
 
 test: $(VENV)/.has-test
-	$(VENV)/bin/python -m pytest -n 2 $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+# The gradient checker on its whole corpus, on mutants of every layer, and with itself mutated.
+test-all: $(VENV)/.has-test
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal --corpus all $(ARGS)
+	$(VENV)/bin/python -m tests.gradcheck.mutate_gradcheck --jobs 2
 
 lint: $(VENV)/.has-dev
 	$(VENV)/bin/python -m ruff check .

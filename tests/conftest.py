@@ -28,6 +28,28 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--corpus",
+        default="none",
+        help="of the long runs over the gradient checker's corpus (marked `corpus`): 'none', "
+        "'all', or a part such as '3/8'",
+    )
+
+
+def chosen(items, part):
+    """The items without those of the corpus, or with all, or with every n-th of them."""
+    if part == "all":
+        return items
+    long = [item for item in items if item.get_closest_marker("corpus")]
+    kept = []
+    if part != "none":
+        first, of = map(int, part.split("/"))
+        kept = long[first % of :: of]
+    left_out = set(long) - set(kept)
+    return [item for item in items if item not in left_out]
+
+
 @pytest.fixture
 def x64_off():
     """The default mode of JAX: 32 bits, whatever is asked for."""
@@ -35,8 +57,12 @@ def x64_off():
         yield
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Put all properties of a case side by side: in one worker they share compiled functions."""
+    kept = chosen(items, config.getoption("--corpus"))
+    if len(kept) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
     place = {}
     for item in items:
         callspec = getattr(item, "callspec", None)
