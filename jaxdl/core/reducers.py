@@ -37,7 +37,8 @@ from jaxdl.core.factors import (
     stack_factors,
 )
 from jaxdl.numerics.correlation import BLOCK_ELEMENTS
-from jaxdl.numerics.dtypes import explicit_sharding, wide
+from jaxdl.numerics.dtypes import wide
+from jaxdl.numerics.sharding import explicit_sharding
 
 Factors = Mapping[str, Factor]
 Reducer = Callable[[dict[str, Array], Factors, Any], Any]

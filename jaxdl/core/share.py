@@ -22,8 +22,8 @@ from jaxdl.core.factors import Factor, FactorError, Many
 from jaxdl.core.layer import Layer, map_layers
 from jaxdl.core.reducers import Reducer, Seen, grads, keep, reduce_kept
 from jaxdl.numerics.checks import check_array
-from jaxdl.numerics.dtypes import explicit_sharding
 from jaxdl.numerics.pytree import Static, as_jax, pack_unique, unpack_unique
+from jaxdl.numerics.sharding import explicit_sharding
 
 
 def scan_time(cell: Layer, carry: Callable[[jax.ShapeDtypeStruct], Any]) -> Layer:

@@ -20,8 +20,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdl.core.factors import Scatter
 from jaxdl.core.layer import Layer, leaf
-from jaxdl.numerics.checks import check_array, check_params
-from jaxdl.numerics.dtypes import check_range, explicit_sharding, row_numbers
+from jaxdl.numerics.checks import check_array, check_params, check_range
+from jaxdl.numerics.dtypes import row_numbers
+from jaxdl.numerics.sharding import explicit_sharding
 
 
 def _init(key, ids, *, rows, features, init, dtype):

@@ -25,8 +25,9 @@ from jax import Array
 from jaxdl.core.factors import ConvOuter, Sum
 from jaxdl.core.layer import Layer, leaf
 from jaxdl.numerics.checks import check_params
-from jaxdl.numerics.dtypes import explicit_sharding, wide
+from jaxdl.numerics.dtypes import wide
 from jaxdl.numerics.pytree import Static
+from jaxdl.numerics.sharding import explicit_sharding
 from jaxdl.numerics.window import Padding, Window, check_images, check_kernel, place_window
 
 

@@ -29,7 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxdl.numerics.dtypes import explicit_sharding, wide
+from jaxdl.numerics.dtypes import wide
+from jaxdl.numerics.sharding import explicit_sharding
 from jaxdl.numerics.window import Window, add_slices
 
 _LETTERS = {1: "W", 2: "HW", 3: "DHW"}
