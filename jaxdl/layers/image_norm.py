@@ -35,6 +35,7 @@ from jaxdl.core.reducers import Reducer, grads, none
 from jaxdl.layers.activation import identity
 from jaxdl.numerics.checks import check_floating, check_params
 from jaxdl.numerics.dtypes import wide
+from jaxdl.numerics.window import check_groups
 
 
 def _check(name: str, x: Any, channels: int | None = None) -> None:
@@ -66,11 +67,7 @@ def _scaled(normal: Array, params: dict[str, Array], dtype: Any) -> Array:
 
 def _group_init(key, x, *, groups):
     _check("group_norm", x)
-    if x.shape[-1] % groups:
-        raise ValueError(
-            f"group_norm: the channels of x must be a multiple of groups ({groups}), got "
-            f"{x.shape[-1]}; change one"
-        )
+    check_groups("group_norm", "the channels of x", x.shape[-1], groups)
     return {"scale": jnp.ones(x.shape[-1], x.dtype), "shift": jnp.zeros(x.shape[-1], x.dtype)}
 
 
@@ -88,6 +85,7 @@ def _ungrouped(array: Array, shape: tuple[int, ...]) -> Array:
 def _group_fwd(params, x, *, groups, epsilon):
     check_params("group_norm", params, scale=(None,), shift=params["scale"].shape)
     _check("group_norm", x, len(params["scale"]))
+    check_groups("group_norm", "the channels of x", x.shape[-1], groups)
     normal, r = _normalise(_grouped(x.astype(wide(x.dtype)), groups), (1, 3), epsilon)
     normal = _ungrouped(normal, x.shape)
     return _scaled(normal, params, x.dtype), {"normal": normal.astype(x.dtype), "r": r}

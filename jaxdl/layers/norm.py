@@ -101,14 +101,7 @@ def layer_norm(*, epsilon: float = 1e-5) -> Layer:
     Args:
       epsilon: added to the variance under the root; above 0.
     """
-    _check_epsilon("layer_norm", epsilon)
-    return leaf(
-        "layer_norm",
-        partial(_init, name="layer_norm", shift=True),
-        partial(_layer_norm_fwd, epsilon=epsilon),
-        _layer_norm_bwd,
-        params=("scale", "shift"),
-    )
+    return _norm("layer_norm", _layer_norm_fwd, _layer_norm_bwd, ("scale", "shift"), epsilon)
 
 
 def rms_norm(*, epsilon: float = 1e-6) -> Layer:
@@ -117,16 +110,11 @@ def rms_norm(*, epsilon: float = 1e-6) -> Layer:
     Args:
       epsilon: added to the mean square under the root; above 0.
     """
-    _check_epsilon("rms_norm", epsilon)
-    return leaf(
-        "rms_norm",
-        partial(_init, name="rms_norm", shift=False),
-        partial(_rms_norm_fwd, epsilon=epsilon),
-        _rms_norm_bwd,
-        params=("scale",),
-    )
+    return _norm("rms_norm", _rms_norm_fwd, _rms_norm_bwd, ("scale",), epsilon)
 
 
-def _check_epsilon(name: str, epsilon: float) -> None:
+def _norm(name, fwd, bwd, params, epsilon) -> Layer:
     if not epsilon > 0:
         raise ValueError(f"{name}: epsilon must be above 0, got {epsilon}; a usual one is 1e-5")
+    init = partial(_init, name=name, shift="shift" in params)
+    return leaf(name, init, partial(fwd, epsilon=epsilon), bwd, params=params)

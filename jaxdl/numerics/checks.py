@@ -44,7 +44,7 @@ def check_params(name: str, params: dict[str, Array], **shapes: tuple[int | None
         if len(got) != len(shape) or any(
             n not in (None, g) for n, g in zip(shape, got, strict=True)
         ):
-            expected = tuple("any" if n is None else n for n in shape)
+            expected = str(shape).replace("None", "any")
             raise ValueError(
                 f"{name}: params[{entry!r}] must have shape {expected}, got {got}; use the params "
                 "that init of this same model returned"

@@ -143,10 +143,10 @@ def test_errors():
             jd.self_attention(2).apply(params, jnp.zeros(shape))
     with pytest.raises(
         ValueError,
-        match=r"self_attention: params\['w_qkv'\].shape\[1\] must be a multiple of 3 × heads "
-        r"\(3\), got 24; use the params that init of this same model",
+        match=r"self_attention: params\['w_qkv'\] must have shape \(any, 36\), got \(8, 24\); "
+        "use the params that init of this same model",
     ):
-        jd.self_attention(3).apply(params, jnp.zeros((5, 8)))
+        jd.self_attention(3, head_features=4).apply(params, jnp.zeros((5, 8)))
     for call in (jd.self_attention(2).init, jd.self_attention(2).apply):
         with pytest.raises(TypeError, match="self_attention: x must be floating point, got int32"):
             call(key if call.__name__ == "leaf_init" else params, jnp.zeros((5, 8), jnp.int32))

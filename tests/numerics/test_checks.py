@@ -35,7 +35,7 @@ def test_shapes_of_parameters():
     check_params("thing", params, w=(None, 4), absent=(7,))
     with pytest.raises(ValueError, match=r"params\['b'\] must have shape \(4,\), got \(1,\); use"):
         check_params("thing", params, w=(3, 4), b=(4,))
-    with pytest.raises(ValueError, match=r"must have shape \('any',\), got \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"must have shape \(any,\), got \(3, 4\)"):
         check_params("thing", params, w=(None,))
 
 
