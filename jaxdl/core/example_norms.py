@@ -25,7 +25,8 @@ from jaxdl.core.factors import (
 )
 from jaxdl.core.reducer import Factors, per_example
 from jaxdl.numerics.correlation import BLOCK_ELEMENTS
-from jaxdl.numerics.dtypes import explicit_sharding, wide
+from jaxdl.numerics.dtypes import wide
+from jaxdl.numerics.sharding import explicit_sharding
 
 
 @per_example

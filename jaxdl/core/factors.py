@@ -34,7 +34,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxdl.core.composed_factors import Formed, Many, Stacked, Zero, stack_factors
 from jaxdl.core.factor import Factor, FactorError, contract
 from jaxdl.numerics.correlation import columns, correlate_kernel, patch_products
-from jaxdl.numerics.dtypes import explicit_sharding, wide
+from jaxdl.numerics.dtypes import wide
+from jaxdl.numerics.sharding import explicit_sharding
 from jaxdl.numerics.window import Window
 
 __all__ = [

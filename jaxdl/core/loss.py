@@ -37,8 +37,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxdl.core.identity import SameByParts
-from jaxdl.numerics.checks import check_array, is_inexact
-from jaxdl.numerics.dtypes import check_range, row_numbers, wide
+from jaxdl.numerics.checks import check_array, check_range, is_inexact
+from jaxdl.numerics.dtypes import row_numbers, wide
 
 Reduction = Literal["mean", "sum"]
 

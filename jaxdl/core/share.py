@@ -26,8 +26,8 @@ from jaxdl.core.paths import join_path
 from jaxdl.core.reducers import Reducer, Seen, grads, keep_for, reduce_kept
 from jaxdl.core.side import add_cotangents, zero_cotangent
 from jaxdl.numerics.checks import check_array
-from jaxdl.numerics.dtypes import explicit_sharding
 from jaxdl.numerics.pytree import Static, as_jax, describe, pack_unique, struct, unpack_unique
+from jaxdl.numerics.sharding import explicit_sharding
 
 
 def scan_time(cell: Layer, carry: Callable[[jax.ShapeDtypeStruct], Any] | None = None) -> Layer:

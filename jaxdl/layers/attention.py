@@ -58,21 +58,16 @@ def _head_features(x, heads, head_features):
     return x.shape[-1] // heads
 
 
-def _fwd(params, x, *, heads, causal):
+def _fwd(params, x, *, heads, head_features, causal):
     check_floating("self_attention", x)
     if x.ndim < 2 or x.shape[-1] != params["w_qkv"].shape[0]:
         raise ValueError(
             f"self_attention: x must have shape (..., positions, {params['w_qkv'].shape[0]}), as "
             f"init has seen it, got x.shape == {x.shape}; check the layer before"
         )
-    if params["w_qkv"].shape[1] % (3 * heads):
-        raise ValueError(
-            f"self_attention: params['w_qkv'].shape[1] must be a multiple of 3 × heads ({heads}), "
-            f"got {params['w_qkv'].shape[1]}; use the params that init of this same model returned"
-        )
-    m, inner = params["w_qkv"].shape
-    shapes = {"b_qkv": (inner,), "w_out": (inner // 3, m), "b_out": (m,)}
-    check_params("self_attention", params, **shapes)
+    m, inner = x.shape[-1], heads * _head_features(x, heads, head_features)
+    shapes = {"b_qkv": (3 * inner,), "w_out": (inner, m), "b_out": (m,)}
+    check_params("self_attention", params, w_qkv=(None, 3 * inner), **shapes)
     qkv = x @ params["w_qkv"].astype(x.dtype) + params["b_qkv"].astype(x.dtype)
     q, k, v = _split_heads(qkv, heads)
     p = _probabilities(q, k, causal)
@@ -150,7 +145,7 @@ def self_attention(
     return leaf(
         "self_attention",
         partial(_init, heads=heads, head_features=head_features, w_init=w_init),
-        partial(_fwd, heads=heads, causal=causal),
+        partial(_fwd, heads=heads, head_features=head_features, causal=causal),
         partial(_bwd, heads=heads),
         params=("w_qkv", "b_qkv", "w_out", "b_out"),
         detail=f"{heads}, causal" if causal else str(heads),

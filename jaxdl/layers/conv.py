@@ -35,11 +35,8 @@ from jaxdl.numerics.window import (
     check_images,
     check_kernel,
     place_window,
+    turn_kernel,
 )
-
-
-def _turned(w: Array, flip: bool) -> Array:
-    return w[(slice(None, None, -1),) * (w.ndim - 2)] if flip else w
 
 
 def _add_bias(y: Array, params: dict[str, Array]) -> Array:
@@ -56,19 +53,18 @@ def _init(key, x, *, name, features, size, groups, use_bias, w_init, transposed)
     return {"w": w} | ({"b": jnp.zeros(features, x.dtype)} if use_bias else {})
 
 
-def _fwd(params, x, *, strides, padding, dilation, groups, flip):
-    w = params["w"].astype(x.dtype)
-    size = w.shape[:-2]
-    check_params("conv", params, b=w.shape[-1:])
-    check_images("conv", x, len(size), w.shape[-2] * groups)
+def _fwd(params, x, *, features, size, strides, padding, dilation, groups, flip):
+    check_params("conv", params, w=(*size, None, features), b=(features,))
+    check_images("conv", x, len(size), params["w"].shape[-2] * groups)
     window = place_window("conv", x.shape[1:-1], size, strides, padding, dilation, groups)
-    y = _add_bias(correlate(x, _turned(w, flip), window), params)
+    w = turn_kernel(params["w"].astype(x.dtype), flip)
+    y = _add_bias(correlate(x, w, window), params)
     return y, {"x": x, "window": Static(window)}  # x: half of dw
 
 
 def _bwd(params, residuals, dy, *, flip):
     x, window = residuals["x"], residuals["window"].value
-    w = _turned(params["w"].astype(dy.dtype), flip)
+    w = turn_kernel(params["w"].astype(dy.dtype), flip)
     factors = {"w": ConvOuter(x, dy, window, flip)}
     if "b" in params:
         factors |= {"b": Sum(dy)}
@@ -108,37 +104,32 @@ def conv(
       ValueError: sizes, strides or groups that cannot be; a kernel larger than the padded input.
       TypeError: an integer input.
     """
-    kernel, strides, dilation = check_kernel(
-        "conv", features, size, rank, strides, padding, dilation, groups
-    )
-    return leaf(
-        "conv",
-        partial(
-            _init,
-            name="conv",
-            features=features,
-            size=kernel,
-            groups=groups,
-            use_bias=use_bias,
-            w_init=w_init,
-            transposed=False,
-        ),
-        partial(
-            _fwd, strides=strides, padding=padding, dilation=dilation, groups=groups, flip=flip
-        ),
-        partial(_bwd, flip=flip),
-        params=("w", "b") if use_bias else ("w",),
-        detail=f"{features}, {'×'.join(map(str, kernel))}",
-    )
+    init = partial(_init, use_bias=use_bias, w_init=w_init, transposed=False)
+    fwd, bwd = partial(_fwd, flip=flip), partial(_bwd, flip=flip)
+    settings = features, size, rank, strides, padding, dilation, groups
+    return _leaf("conv", init, fwd, bwd, *settings, use_bias)
 
 
-def _transpose_fwd(params, x, *, strides, padding, dilation, groups, features):
-    w = params["w"].astype(x.dtype)
-    size = w.shape[:-2]
-    check_params("conv_transpose", params, b=(features,))
-    check_images("conv_transpose", x, len(size), w.shape[-1])
+def _leaf(
+    name, init, fwd, bwd, features, size, rank, strides, padding, dilation, groups, use_bias
+) -> Layer:
+    """A leaf whose init and forward have the settings that both constructors take."""
+    size, strides, dilation = check_kernel(
+        name, features, size, rank, strides, padding, dilation, groups
+    )
+    init = partial(init, name=name, features=features, size=size, groups=groups)
+    fwd = partial(fwd, features=features, size=size, strides=strides, padding=padding)
+    fwd = partial(fwd, dilation=dilation, groups=groups)
+    names = ("w", "b") if use_bias else ("w",)
+    detail = f"{features}, {'×'.join(map(str, size))}"
+    return leaf(name, init, fwd, bwd, params=names, detail=detail)
+
+
+def _transpose_fwd(params, x, *, features, size, strides, padding, dilation, groups):
+    check_params("conv_transpose", params, w=(*size, features // groups, None), b=(features,))
+    check_images("conv_transpose", x, len(size), params["w"].shape[-1])
     window, space = _transpose_window(x.shape[1:-1], size, strides, padding, dilation, groups)
-    y = _add_bias(correlate_input(x, w, window, space), params)
+    y = _add_bias(correlate_input(x, params["w"].astype(x.dtype), window, space), params)
     return y, {"x": x, "window": Static(window)}
 
 
@@ -203,30 +194,6 @@ def conv_transpose(
 
     Args and errors are those of `conv`.
     """
-    kernel, strides, dilation = check_kernel(
-        "conv_transpose", features, size, rank, strides, padding, dilation, groups
-    )
-    return leaf(
-        "conv_transpose",
-        partial(
-            _init,
-            name="conv_transpose",
-            features=features,
-            size=kernel,
-            groups=groups,
-            use_bias=use_bias,
-            w_init=w_init,
-            transposed=True,
-        ),
-        partial(
-            _transpose_fwd,
-            strides=strides,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            features=features,
-        ),
-        _transpose_bwd,
-        params=("w", "b") if use_bias else ("w",),
-        detail=f"{features}, {'×'.join(map(str, kernel))}",
-    )
+    init = partial(_init, use_bias=use_bias, w_init=w_init, transposed=True)
+    settings = features, size, rank, strides, padding, dilation, groups
+    return _leaf("conv_transpose", init, _transpose_fwd, _transpose_bwd, *settings, use_bias)

@@ -26,10 +26,10 @@ def _init(key, x, *, features, use_bias, w_init, b_init):
     return params | {"b": b_init(b_key, (features,), x.dtype)} if use_bias else params
 
 
-def _fwd(params, x):
+def _fwd(params, x, *, features):
     check_floating("dense", x)
+    check_params("dense", params, w=(None, features), b=(features,))
     w = params["w"]
-    check_params("dense", params, w=(None, None), b=w.shape[1:])
     if x.shape[-1:] != w.shape[:1]:
         raise ValueError(
             f"dense: x.shape[-1] must equal params['w'].shape[0] ({w.shape[0]}), got x.shape == "
@@ -69,5 +69,5 @@ def dense(
     if features < 1:
         raise ValueError(f"dense: features must be at least 1, got {features}; give the width")
     init = partial(_init, features=features, use_bias=use_bias, w_init=w_init, b_init=b_init)
-    names = ("w", "b") if use_bias else ("w",)
-    return leaf("dense", init, _fwd, _bwd, params=names, detail=str(features))
+    fwd, names = partial(_fwd, features=features), ("w", "b") if use_bias else ("w",)
+    return leaf("dense", init, fwd, _bwd, params=names, detail=str(features))

@@ -20,17 +20,18 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdl.core.factors import Scatter
 from jaxdl.core.layer import Layer, leaf
-from jaxdl.numerics.checks import check_array, check_params
-from jaxdl.numerics.dtypes import check_range, explicit_sharding, row_numbers
+from jaxdl.numerics.checks import check_array, check_params, check_range
+from jaxdl.numerics.dtypes import row_numbers
+from jaxdl.numerics.sharding import explicit_sharding
 
 
 def _init(key, ids, *, rows, features, init, dtype):
     return {"table": init(key, (rows, features), dtype)}
 
 
-def _fwd(params, ids):
+def _fwd(params, ids, *, rows, features):
     table = params["table"]
-    check_params("embedding", params, table=(None, None))
+    check_params("embedding", params, table=(rows, features))
     check_array("embedding: ids", ids)
     if not jnp.issubdtype(jnp.result_type(ids), jnp.integer):
         raise TypeError(
@@ -38,7 +39,7 @@ def _fwd(params, ids):
             f"{jnp.shape(ids)}; use ids.astype(jnp.int32)"
         )
     ids = row_numbers(ids)
-    check_range("embedding: ids", ids, table.shape[0])
+    check_range("embedding: ids", ids, rows)
     y = table.at[ids].get(
         mode="fill",
         fill_value=jnp.nan,
@@ -86,5 +87,6 @@ def embedding(
             f"embedding: rows and features must be at least 1, got {rows} and {features}; "
             "give the vocabulary size and the width"
         )
-    bound = partial(_init, rows=rows, features=features, init=init, dtype=dtype)
-    return leaf("embedding", bound, _fwd, _bwd, params=("table",), detail=f"{rows}, {features}")
+    start = partial(_init, rows=rows, features=features, init=init, dtype=dtype)
+    fwd = partial(_fwd, rows=rows, features=features)
+    return leaf("embedding", start, fwd, _bwd, params=("table",), detail=f"{rows}, {features}")

@@ -29,12 +29,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdl.core.factors import Formed, Sum, Zero
+from jaxdl.core.factors import Diag, Formed, Sum, Zero
 from jaxdl.core.layer import Layer, leaf, map_layers
 from jaxdl.core.reducers import Reducer, grads, none
 from jaxdl.layers.activation import identity
 from jaxdl.numerics.checks import check_floating, check_params
 from jaxdl.numerics.dtypes import wide
+from jaxdl.numerics.window import check_groups
 
 
 def _check(name: str, x: Any, channels: int | None = None) -> None:
@@ -66,11 +67,7 @@ def _scaled(normal: Array, params: dict[str, Array], dtype: Any) -> Array:
 
 def _group_init(key, x, *, groups):
     _check("group_norm", x)
-    if x.shape[-1] % groups:
-        raise ValueError(
-            f"group_norm: the channels of x must be a multiple of groups ({groups}), got "
-            f"{x.shape[-1]}; change one"
-        )
+    check_groups("group_norm", "the channels of x", x.shape[-1], groups)
     return {"scale": jnp.ones(x.shape[-1], x.dtype), "shift": jnp.zeros(x.shape[-1], x.dtype)}
 
 
@@ -88,6 +85,7 @@ def _ungrouped(array: Array, shape: tuple[int, ...]) -> Array:
 def _group_fwd(params, x, *, groups, epsilon):
     check_params("group_norm", params, scale=(None,), shift=params["scale"].shape)
     _check("group_norm", x, len(params["scale"]))
+    check_groups("group_norm", "the channels of x", x.shape[-1], groups)
     normal, r = _normalise(_grouped(x.astype(wide(x.dtype)), groups), (1, 3), epsilon)
     normal = _ungrouped(normal, x.shape)
     return _scaled(normal, params, x.dtype), {"normal": normal.astype(x.dtype), "r": r}
@@ -97,7 +95,7 @@ def _group_bwd(params, residuals, dy, *, groups):
     normal, r = residuals["normal"].astype(residuals["r"].dtype), residuals["r"]
     dnormal = dy.astype(r.dtype) * params["scale"].astype(r.dtype)
     dx = _normalise_bwd(_grouped(normal, groups), r, _grouped(dnormal, groups), (1, 3))
-    factors = {"scale": Sum(dy.astype(r.dtype) * normal), "shift": Sum(dy)}
+    factors = {"scale": Diag(residuals["normal"], dy), "shift": Sum(dy)}
     return factors, _ungrouped(dx, dy.shape).astype(dy.dtype)
 
 
@@ -148,18 +146,23 @@ def _batch_fwd(params, x, key, *, epsilon):
     return _scaled(normal, params, x.dtype), residuals
 
 
+def _mixed(residuals):
+    """Whether the statistics were those of the batch: r then has all axes of x."""
+    return residuals["r"].ndim > 1
+
+
 def _batch_bwd(params, residuals, dy):
     normal, r = residuals["normal"].astype(residuals["r"].dtype), residuals["r"]
     dnormal = dy.astype(r.dtype) * params["scale"].astype(r.dtype)
     held = {"mean": Zero(len(dy)), "var": Zero(len(dy))}
-    dscale = dy.astype(r.dtype) * normal
-    if r.ndim == 1:  # evaluation: the statistics are constants, and every example is on its own
-        factors = {"scale": Sum(dscale), "shift": Sum(dy)}
+    if not _mixed(residuals):  # evaluation: the statistics are constants, and every example is on its own
+        factors = {"scale": Diag(residuals["normal"], dy), "shift": Sum(dy)}
         return factors | held, (dnormal * r).astype(dy.dtype)
     axes = tuple(range(dy.ndim - 1))
     dx = _normalise_bwd(normal, r, dnormal, axes)
     # An example's gradient through the batch's statistics is not its own: formed, not factored.
-    factors = {"scale": Formed(jnp.sum(dscale, axes)), "shift": Formed(jnp.sum(dy, axes))}
+    dscale, dshift = jnp.sum(dy.astype(r.dtype) * normal, axes), jnp.sum(dy.astype(r.dtype), axes)
+    factors = {"scale": Formed(dscale), "shift": Formed(dshift)}
     return factors | held, dx.astype(dy.dtype)
 
 
@@ -182,6 +185,7 @@ def batch_norm(*, epsilon: float = 1e-5) -> Layer:
         _batch_bwd,
         params=("scale", "shift", "mean", "var"),
         keyed=True,
+        mixes=_mixed,
     )
 
 

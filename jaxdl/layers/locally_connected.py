@@ -49,13 +49,12 @@ def _patches(x, window):
     return by_place.reshape(*by_place.shape[:2], -1)
 
 
-def _fwd(params, x, *, size, place):
+def _fwd(params, x, *, features, size, place):
     check_images(_NAME, x, len(size))
     window = place(x.shape[1:-1])
     out = window.out(x.shape[1:-1])
-    features = params["w"].shape[-1]
-    shapes = {"w": (prod(out), prod(size) * x.shape[-1], None), "b": (*out, features)}
-    check_params(_NAME, params, **shapes)
+    w_shape = (prod(out), prod(size) * x.shape[-1], features)
+    check_params(_NAME, params, w=w_shape, b=(*out, features))
     y = jnp.einsum("npm,pmk->npk", _patches(x, window), params["w"].astype(x.dtype))
     y = y.reshape(len(x), *out, features)
     if "b" in params:
@@ -92,16 +91,14 @@ def locally_connected(
     b (*out, features). For the arguments and errors see `conv`.
     """
     size, strides, dilation = check_kernel(_NAME, features, size, rank, strides, padding, dilation)
-    place = partial(_place, size=size, strides=strides, padding=padding, dilation=dilation)
+    place = partial(
+        place_window, _NAME, size=size, strides=strides, padding=padding, dilation=dilation
+    )
     return leaf(
         _NAME,
         partial(_init, features=features, size=size, place=place, use_bias=use_bias, w_init=w_init),
-        partial(_fwd, size=size, place=place),
+        partial(_fwd, features=features, size=size, place=place),
         _bwd,
         params=("w", "b") if use_bias else ("w",),
         detail=f"{features}, {'×'.join(map(str, size))}",
     )
-
-
-def _place(space, *, size, strides, padding, dilation):
-    return place_window(_NAME, space, size, strides, padding, dilation)

@@ -18,7 +18,7 @@ from functools import partial
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdl.core.factors import Sum
+from jaxdl.core.factors import Diag, Sum
 from jaxdl.core.layer import Layer, leaf
 from jaxdl.numerics.checks import check_floating, check_params
 from jaxdl.numerics.dtypes import wide
@@ -67,7 +67,7 @@ def _layer_norm_fwd(params, x, *, epsilon):
 def _layer_norm_bwd(params, residuals, dy):
     normal, r, dnormal = _normal_parts(params, residuals, dy)
     dx = r * (dnormal - _mean(dnormal) - normal * _mean(dnormal * normal))
-    return _factors(params, normal, dy), dx.astype(dy.dtype)
+    return _factors(params, residuals, dy), dx.astype(dy.dtype)
 
 
 def _rms_norm_fwd(params, x, *, epsilon):
@@ -81,7 +81,7 @@ def _rms_norm_fwd(params, x, *, epsilon):
 def _rms_norm_bwd(params, residuals, dy):
     normal, r, dnormal = _normal_parts(params, residuals, dy)
     dx = r * (dnormal - normal * _mean(dnormal * normal))
-    return _factors(params, normal, dy), dx.astype(dy.dtype)
+    return _factors(params, residuals, dy), dx.astype(dy.dtype)
 
 
 def _normal_parts(params, residuals, dy):
@@ -90,8 +90,8 @@ def _normal_parts(params, residuals, dy):
     return residuals["normal"].astype(r.dtype), r, dnormal
 
 
-def _factors(params, normal, dy):
-    factors = {"scale": Sum(dy.astype(normal.dtype) * normal)}
+def _factors(params, residuals, dy):
+    factors = {"scale": Diag(residuals["normal"], dy)}
     return factors | {"shift": Sum(dy)} if "shift" in params else factors
 
 
@@ -101,14 +101,7 @@ def layer_norm(*, epsilon: float = 1e-5) -> Layer:
     Args:
       epsilon: added to the variance under the root; above 0.
     """
-    _check_epsilon("layer_norm", epsilon)
-    return leaf(
-        "layer_norm",
-        partial(_init, name="layer_norm", shift=True),
-        partial(_layer_norm_fwd, epsilon=epsilon),
-        _layer_norm_bwd,
-        params=("scale", "shift"),
-    )
+    return _norm("layer_norm", _layer_norm_fwd, _layer_norm_bwd, ("scale", "shift"), epsilon)
 
 
 def rms_norm(*, epsilon: float = 1e-6) -> Layer:
@@ -117,16 +110,11 @@ def rms_norm(*, epsilon: float = 1e-6) -> Layer:
     Args:
       epsilon: added to the mean square under the root; above 0.
     """
-    _check_epsilon("rms_norm", epsilon)
-    return leaf(
-        "rms_norm",
-        partial(_init, name="rms_norm", shift=False),
-        partial(_rms_norm_fwd, epsilon=epsilon),
-        _rms_norm_bwd,
-        params=("scale",),
-    )
+    return _norm("rms_norm", _rms_norm_fwd, _rms_norm_bwd, ("scale",), epsilon)
 
 
-def _check_epsilon(name: str, epsilon: float) -> None:
+def _norm(name, fwd, bwd, params, epsilon) -> Layer:
     if not epsilon > 0:
         raise ValueError(f"{name}: epsilon must be above 0, got {epsilon}; a usual one is 1e-5")
+    init = partial(_init, name=name, shift="shift" in params)
+    return leaf(name, init, partial(fwd, epsilon=epsilon), bwd, params=params)

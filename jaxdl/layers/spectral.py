@@ -25,9 +25,17 @@ from jax import Array
 from jaxdl.core.factors import ConvOuter, Sum
 from jaxdl.core.layer import Layer, leaf
 from jaxdl.numerics.checks import check_params
-from jaxdl.numerics.dtypes import explicit_sharding, wide
+from jaxdl.numerics.dtypes import wide
 from jaxdl.numerics.pytree import Static
-from jaxdl.numerics.window import Padding, Window, check_images, check_kernel, place_window
+from jaxdl.numerics.sharding import explicit_sharding
+from jaxdl.numerics.window import (
+    Padding,
+    Window,
+    check_images,
+    check_kernel,
+    place_window,
+    turn_kernel,
+)
 
 
 def _fast_length(n: int) -> int:
@@ -76,11 +84,7 @@ class SpectralOuter(ConvOuter):
             out_sharding=explicit_sharding(param),
         )
         dw = _back(product, lengths, 0)[tuple(slice(k) for k in self.window.size)]
-        return dw[(slice(None, None, -1),) * len(lengths)] if self.flip else dw
-
-
-def _turned(w: Array, flip: bool) -> Array:
-    return w[(slice(None, None, -1),) * (w.ndim - 2)] if flip else w
+        return turn_kernel(dw, self.flip)
 
 
 def _init(key, x, *, features, size, use_bias, w_init):
@@ -89,18 +93,17 @@ def _init(key, x, *, features, size, use_bias, w_init):
     return {"w": w} | ({"b": jnp.zeros(features, x.dtype)} if use_bias else {})
 
 
-def _fwd(params, x, *, padding, flip):
-    w = params["w"].astype(x.dtype)
-    size = w.shape[:-2]
-    check_params("fft_conv", params, b=w.shape[-1:])
-    check_images("fft_conv", x, len(size), w.shape[-2])
+def _fwd(params, x, *, features, size, padding, flip):
+    check_params("fft_conv", params, w=(*size, None, features), b=(features,))
+    check_images("fft_conv", x, len(size), params["w"].shape[-2])
     space, ones = x.shape[1:-1], (1,) * len(size)
     window = place_window("fft_conv", space, size, ones, padding, ones)
     lengths = _lengths(window, space)
+    w = turn_kernel(params["w"].astype(x.dtype), flip)
     product = jnp.einsum(
         "n...c,...ck->n...k",
         _forward(_pad(x, window), lengths, 1),
-        _forward(_turned(w, flip), lengths, 0).conj(),
+        _forward(w, lengths, 0).conj(),
     )
     y = _back(product, lengths, 1)
     y = y[(slice(None), *(slice(p) for p in window.out(space)))].astype(x.dtype)
@@ -116,7 +119,7 @@ def _bwd(params, residuals, dy, *, flip):
         factors |= {"b": Sum(dy)}
     space = x.shape[1:-1]
     lengths = _lengths(window, space)
-    w = _turned(params["w"].astype(dy.dtype), flip)
+    w = turn_kernel(params["w"].astype(dy.dtype), flip)
     product = jnp.einsum("n...k,...ck->n...c", _forward(dy, lengths, 1), _forward(w, lengths, 0))
     dx = _back(product, lengths, 1)
     inside = (slice(lo, lo + n) for n, (lo, _) in zip(space, window.padding, strict=True))
@@ -141,7 +144,7 @@ def fft_conv(
     return leaf(
         "fft_conv",
         partial(_init, features=features, size=size, use_bias=use_bias, w_init=w_init),
-        partial(_fwd, padding=padding, flip=flip),
+        partial(_fwd, features=features, size=size, padding=padding, flip=flip),
         partial(_bwd, flip=flip),
         params=("w", "b") if use_bias else ("w",),
         detail=f"{features}, {'×'.join(map(str, size))}",

@@ -26,6 +26,7 @@ from jaxdl.numerics.window import (
     check_rank,
     per_axis,
     place_window,
+    turn_kernel,
 )
 
 
@@ -68,8 +69,7 @@ def conv_matrix(
         per_axis("conv_matrix", "dilation", dilation, rank),
         groups,
     )
-    if flip:
-        w = w[(slice(None, None, -1),) * rank]
+    w = turn_kernel(w, flip)
     # one kernel of all channels: those of other groups have weight 0
     whole = jnp.zeros((prod(size), groups, c, groups, k // groups), w.dtype)
     grouped = w.reshape(prod(size), c, groups, k // groups)

@@ -3,7 +3,9 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 
 def is_inexact(x: Any) -> bool:
@@ -42,8 +44,20 @@ def check_params(name: str, params: dict[str, Array], **shapes: tuple[int | None
         if len(got) != len(shape) or any(
             n not in (None, g) for n, g in zip(shape, got, strict=True)
         ):
-            expected = tuple("any" if n is None else n for n in shape)
+            expected = str(shape).replace("None", "any")
             raise ValueError(
                 f"{name}: params[{entry!r}] must have shape {expected}, got {got}; use the params "
                 "that init of this same model returned"
             )
+
+
+def check_range(what: str, ids: Array, size: int) -> None:
+    """Raise ValueError if any of `ids` is outside 0 ... size − 1; traced values cannot be read."""
+    if isinstance(ids, Tracer):
+        return
+    known = np.asarray(ids)  # by NumPy: under jit, jnp would trace what it does to a constant
+    if known.size and (known.min() < 0 or known.max() >= size):
+        raise ValueError(
+            f"{what} must be in 0 ... {size - 1}, got values from {known.min()} to {known.max()}; "
+            "check how they were made"
+        )

@@ -29,8 +29,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxdl.numerics.dtypes import explicit_sharding, wide
-from jaxdl.numerics.window import Window, add_slices
+from jaxdl.numerics.dtypes import wide
+from jaxdl.numerics.sharding import explicit_sharding
+from jaxdl.numerics.window import Window, add_slices, turn_kernel
 
 _LETTERS = {1: "W", 2: "HW", 3: "DHW"}
 BLOCK_ELEMENTS = 2**19  # of the patches in one matrix product on the CPU: 2 MB in float32
@@ -86,7 +87,7 @@ def _input_by_library(dy: Array, w: Array, window: Window, space: Sequence[int])
     *size, c, k = w.shape
     groups = window.groups
     # kernel turned round and its channels exchanged, group by group
-    turned = w.reshape(*size, c, groups, k // groups)[(slice(None, None, -1),) * len(size)]
+    turned = turn_kernel(w).reshape(*size, c, groups, k // groups)
     turned = jnp.swapaxes(turned, -1, -3).reshape(*size, k // groups, groups * c)
     padding = []
     for n, p, (lo, _), e, s in zip(

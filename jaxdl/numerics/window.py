@@ -171,6 +171,11 @@ def _side_by_side(slices: Sequence[Array], window: Window, space: Sequence[int])
     return lax.pad(whole, jnp.zeros((), whole.dtype), [(0, 0, 0), *cut, (0, 0, 0)])
 
 
+def turn_kernel(w: Array, flip: bool = True) -> Array:
+    """The kernel (*size, C, K) turned round in every axis of its size; as it is without `flip`."""
+    return w[(slice(None, None, -1),) * (w.ndim - 2)] if flip else w
+
+
 # --- checks of layers with a window -------------------------------------------------------------
 
 

@@ -26,33 +26,40 @@ KEYED = {
 }
 
 
-@pytest.mark.parametrize("name", KEYED)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64", "uint8"])
-def test_shape_and_dtype_stay_under_jit_and_vmap(name, dtype):
-    if name == "rotation" and dtype == "uint8":
-        pytest.skip("interpolation needs floating pixels")
-    images = jnp.stack([IMAGE * 200] * 16).astype(dtype)
-    f = jax.jit(augment.batched(KEYED[name]))
-    out = f(KEY, images)
-    assert out.shape == images.shape and out.dtype == images.dtype
-    np.testing.assert_array_equal(out, f(KEY, images))  # the key says it all
-    assert (out != f(jax.random.key(1), images)).any()
-    different = {np.asarray(image, np.float64).tobytes() for image in out}
-    assert len(different) >= 2  # not one draw for the whole batch
-    keys = jax.random.split(KEY, 16)
-    alone = jax.jit(KEYED[name])(keys[3], images[3])
-    if name == "rotation":  # float32 coordinates, computed in another order
-        tolerance = 2e-2 if dtype == "bfloat16" else 1e-5
-        alone, third = np.asarray(alone, np.float64), np.asarray(out[3], np.float64)
-        np.testing.assert_allclose(third, alone, rtol=tolerance, atol=200 * tolerance)
-    else:
-        np.testing.assert_array_equal(out[3], alone)
+def test_shape_and_dtype_stay_under_jit_and_vmap(dtype):
+    # interpolation needs floating pixels
+    names = [name for name in KEYED if dtype != "uint8" or name != "rotation"]
+    images = np.stack([np.asarray(IMAGE) * 200] * 16).astype(jnp.dtype(dtype))
+
+    @jax.jit
+    def all_of_them(key, images):
+        batches = {name: augment.batched(KEYED[name])(key, images) for name in names}
+        third = jax.random.split(key, 16)[3], images[3]
+        return batches, {name: KEYED[name](*third) for name in names}
+
+    outs, alone = all_of_them(KEY, images)
+    again, _ = all_of_them(KEY, images)
+    others, _ = all_of_them(jax.random.key(1), images)
+    for name in names:
+        out = np.asarray(outs[name])
+        assert out.shape == images.shape and out.dtype == images.dtype, name
+        np.testing.assert_array_equal(out, again[name], name)  # the key says it all
+        assert (out != np.asarray(others[name])).any(), name
+        different = {image.astype(np.float64).tobytes() for image in out}
+        assert len(different) >= 2, name  # not one draw for the whole batch
+        if name == "rotation":  # float32 coordinates, computed in another order
+            tolerance = 2e-2 if dtype == "bfloat16" else 1e-5
+            third, single = (a.astype(np.float64) for a in (out[3], np.asarray(alone[name])))
+            np.testing.assert_allclose(third, single, rtol=tolerance, atol=200 * tolerance)
+        else:
+            np.testing.assert_array_equal(out[3], alone[name], name)
 
 
 def test_default_mode(x64_off):
-    images = jnp.stack([IMAGE] * 2)
-    for f in KEYED.values():
-        assert jax.jit(augment.batched(f))(KEY, images).dtype == np.float32
+    images = jnp.asarray(np.stack([IMAGE] * 2))
+    batches = jax.jit(lambda key, x: [augment.batched(f)(key, x) for f in KEYED.values()])
+    assert {out.dtype for out in batches(KEY, images)} == {np.dtype("float32")}
 
 
 # --- normalise ----------------------------------------------------------------------------------
@@ -86,8 +93,8 @@ def test_every_window_of_the_padded_image_comes_and_no_other():
         padded[i : i + 6, j : j + 4].tobytes() for i in range(4) for j in range(4)
     }  # (7 + 2 − 6 + 1)(5 + 2 − 4 + 1)
     keys = jax.random.split(KEY, 200)
-    crop = jax.vmap(lambda key: augment.random_crop(key, PIXELS, 1, (6, 4), fill=9))(keys)
-    assert {np.asarray(c).tobytes() for c in crop} == windows
+    crop = jax.jit(jax.vmap(lambda key: augment.random_crop(key, PIXELS, 1, (6, 4), fill=9)))(keys)
+    assert {window.tobytes() for window in np.asarray(crop)} == windows
 
 
 def test_crop_of_everything_is_the_image():
@@ -96,27 +103,31 @@ def test_crop_of_everything_is_the_image():
 
 def test_flip():
     keys = jax.random.split(KEY, 1000)
-    flip = jax.vmap(lambda key, p: augment.random_flip(key, PIXELS, p), (0, None))
-    is_flipped = (flip(keys, 0.3) == PIXELS[:, ::-1]).all(axis=(1, 2, 3))
-    is_same = (flip(keys, 0.3) == PIXELS).all(axis=(1, 2, 3))
+    flip = jax.jit(jax.vmap(lambda key: augment.random_flip(key, PIXELS, 0.3)))
+    flipped, pixels = np.asarray(flip(keys)), np.asarray(PIXELS)
+    is_flipped = (flipped == pixels[:, ::-1]).all(axis=(1, 2, 3))
+    is_same = (flipped == pixels).all(axis=(1, 2, 3))
     assert (is_flipped ^ is_same).all()
     assert 0.25 < is_flipped.mean() < 0.35
-    np.testing.assert_array_equal(augment.random_flip(KEY, PIXELS, 1.0), PIXELS[:, ::-1])
+    np.testing.assert_array_equal(augment.random_flip(KEY, PIXELS, 1.0), pixels[:, ::-1])
     np.testing.assert_array_equal(augment.random_flip(KEY, PIXELS, 0.0), PIXELS)
+
+
+jit_shift, jit_rotate = jax.jit(augment.shift), jax.jit(augment.rotate, static_argnames="fill")
 
 
 @given(st.integers(-9, 9), st.integers(-9, 9))
 def test_shift_against_scipy(down, right):
     expected = ndimage.shift(np.asarray(PIXELS), (down, right, 0), order=0, cval=200)
-    got = jax.jit(augment.shift)(PIXELS, down, right, fill=200)
+    got = jit_shift(PIXELS, down, right, fill=200)
     np.testing.assert_array_equal(got, expected)
 
 
 def test_every_shift_comes_and_no_other():
     image = jnp.zeros((7, 7, 1), jnp.uint8).at[3, 3].set(1)
     keys = jax.random.split(KEY, 300)
-    moved = jax.vmap(lambda key: augment.random_shift(key, image, 2))(keys)
-    seen = {tuple(place[:2] - 3) for place in np.argwhere(moved)[:, 1:]}
+    moved = jax.jit(jax.vmap(lambda key: augment.random_shift(key, image, 2)))(keys)
+    seen = {tuple(place[:2] - 3) for place in np.argwhere(np.asarray(moved))[:, 1:]}
     assert seen == {(i, j) for i in range(-2, 3) for j in range(-2, 3)}
     np.testing.assert_array_equal(augment.random_shift(KEY, image, 0), image)
 
@@ -130,27 +141,28 @@ def test_rotation_against_scipy(degrees):
     # in double precision and with a margin of zeros, which scipy would cut at the outermost pixels
     padded = np.pad(image, ((3, 3), (3, 3), (0, 0)))
     expected = ndimage.rotate(padded, degrees, reshape=False, order=1)[3:-3, 3:-3]
-    np.testing.assert_allclose(augment.rotate(jnp.asarray(image), degrees), expected, atol=1e-5)
+    np.testing.assert_allclose(jit_rotate(image, degrees), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(6, 6, 2), (7, 7, 1)])
 def test_quarter_turns_lose_no_border(shape):
     image = np.random.default_rng(1).random(shape, np.float32) + 1
     for k in (-2, -1, 0, 1, 2, 3, 4):
-        turned = augment.rotate(jnp.asarray(image), 90 * k)
+        turned = jit_rotate(image, 90 * k)
         np.testing.assert_allclose(turned, np.rot90(image, k), atol=1e-5)
 
 
 def test_rotation_fills_with_what_it_is_told():
-    turned = augment.rotate(jnp.ones((8, 8, 1), jnp.float32), 45.0, fill=-3.0)
-    np.testing.assert_allclose(turned[[0, 0, -1, -1], [0, -1, 0, -1]], -3, atol=1e-6)
+    turned = jit_rotate(np.ones((8, 8, 1), np.float32), 45.0, fill=-3.0)
+    np.testing.assert_allclose(np.asarray(turned)[[0, 0, -1, -1], [0, -1, 0, -1]], -3, atol=1e-6)
 
 
 def test_random_rotation_stays_in_its_range():
     """Of a dot far right of the centre the angle can be read off."""
     image = jnp.zeros((41, 41, 1), jnp.float32).at[20, 38].set(1)
     keys = jax.random.split(KEY, 100)
-    turned = np.asarray(jax.vmap(lambda key: augment.random_rotation(key, image, 20.0))(keys))
+    turn = jax.jit(jax.vmap(lambda key: augment.random_rotation(key, image, 20.0)))
+    turned = np.asarray(turn(keys))
     y, x = np.mgrid[20:-21:-1, -20:21]
     mass = turned[..., 0].sum(axis=(1, 2))
     angle = np.degrees(
@@ -172,8 +184,9 @@ def test_every_cutout_comes_and_no_other(side):
             top, left = i - side // 2, j - side // 2
             image[max(top, 0) : top + side, max(left, 0) : left + side] = 0
             expected.add(image.tobytes())
-    cut = jax.vmap(lambda key: augment.cutout(key, PIXELS, side))(jax.random.split(KEY, 600))
-    assert {np.asarray(c).tobytes() for c in cut} == expected
+    cut = jax.jit(jax.vmap(lambda key: augment.cutout(key, PIXELS, side)))
+    cut = np.asarray(cut(jax.random.split(KEY, 600)))
+    assert {image.tobytes() for image in cut} == expected
 
 
 def test_cutout_of_nothing_and_of_everything():
@@ -181,24 +194,37 @@ def test_cutout_of_nothing_and_of_everything():
     assert (augment.cutout(KEY, PIXELS, 15, fill=3) == 3).all()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
-def test_mixup_is_a_weighted_mean_of_pairs(dtype):
-    images = jnp.eye(6, dtype=dtype).reshape(6, 2, 3, 1)  # each pixel marks one image
+def test_mixup_is_a_weighted_mean_of_pairs():
     labels = np.array([0, 1, 2, 0, 1, 2])
-    x, y = jax.jit(lambda key: augment.mixup(key, images, labels, 3, 1.0))(KEY)
-    assert x.shape == images.shape and y.shape == (6, 3) and x.dtype == y.dtype == dtype
-    weights = np.asarray(x, np.float64).reshape(6, 6)  # of image j in mixture i
-    order = [np.delete(row, i).argmax() for i, row in enumerate(weights)]
-    assert any(order)
-    tolerance = {"bfloat16": 1e-2}.get(dtype, 1e-6)
-    np.testing.assert_allclose(weights.sum(axis=0), 1, atol=tolerance)  # a permutation
-    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=tolerance)
-    np.testing.assert_allclose(
-        np.asarray(y, np.float64), weights @ np.eye(3)[labels], atol=tolerance
-    )
-    soft = augment.mixup(KEY, images, jnp.eye(3, dtype=dtype)[labels], 3, 1.0)
-    np.testing.assert_array_equal(soft[0], x)
-    np.testing.assert_array_equal(soft[1], y)
+    batches = {
+        dtype: np.eye(6, dtype=jnp.dtype(dtype)).reshape(6, 2, 3, 1)
+        for dtype in ("float32", "float64", "bfloat16")
+    }  # each pixel marks one image
+
+    @jax.jit
+    def mixed(key, batches):
+        return {
+            dtype: [
+                augment.mixup(key, images, given, 3, 1.0)
+                for given in (labels, np.eye(3, dtype=images.dtype)[labels])
+            ]
+            for dtype, images in batches.items()
+        }
+
+    for dtype, ((x, y), soft) in mixed(KEY, batches).items():
+        images = batches[dtype]
+        assert x.shape == images.shape and y.shape == (6, 3) and x.dtype == y.dtype == dtype
+        weights = np.asarray(x, np.float64).reshape(6, 6)  # of image j in mixture i
+        order = [np.delete(row, i).argmax() for i, row in enumerate(weights)]
+        assert any(order)
+        tolerance = {"bfloat16": 1e-2}.get(dtype, 1e-6)
+        np.testing.assert_allclose(weights.sum(axis=0), 1, atol=tolerance)  # a permutation
+        np.testing.assert_allclose(weights.sum(axis=1), 1, atol=tolerance)
+        np.testing.assert_allclose(
+            np.asarray(y, np.float64), weights @ np.eye(3)[labels], atol=tolerance
+        )
+        np.testing.assert_array_equal(soft[0], x)
+        np.testing.assert_array_equal(soft[1], y)
 
 
 def test_mixup_weights_follow_the_beta_distribution():
@@ -210,7 +236,7 @@ def test_mixup_weights_follow_the_beta_distribution():
         y = augment.mixup(key, images, np.array([0, 1]), 2, 0.4)[1]
         return y[0, 0]
 
-    drawn = np.asarray(jax.vmap(weight)(jax.random.split(KEY, 800)))
+    drawn = np.asarray(jax.jit(jax.vmap(weight))(jax.random.split(KEY, 800)))
     # where the two were not exchanged the weight is 1, whatever was drawn
     drawn = drawn[drawn < 1 - 1e-6]
     assert 300 < len(drawn) < 500

@@ -11,9 +11,25 @@ from jaxdl.data import mnist1d
 FINGERPRINT = "7885340fd99a644f9dddd7ea14a7ab1ec843918480a9e3649bdbd2adb1d3c8d5"
 
 
+def random_numbers():
+    return np.random.rand(), random.random()
+
+
 @pytest.fixture(scope="module")
-def data():
-    return mnist1d()
+def made():
+    """The data set, and whether the global random states go on as if it had not been made."""
+    np.random.seed(5)
+    random.seed(5)
+    expected = random_numbers()
+    np.random.seed(5)
+    random.seed(5)
+    data = mnist1d()
+    return data, random_numbers() == expected
+
+
+@pytest.fixture(scope="module")
+def data(made):
+    return made[0]
 
 
 def test_shapes_and_scale(data):
@@ -42,14 +58,8 @@ def test_shuffled_is_one_permutation_of_the_positions(data):
         )
 
 
-def test_global_random_states_are_left_alone():
-    np.random.seed(5)
-    random.seed(5)
-    expected = np.random.rand(), random.random()
-    np.random.seed(5)
-    random.seed(5)
-    mnist1d()
-    assert (np.random.rand(), random.random()) == expected
+def test_global_random_states_are_left_alone(made):
+    assert made[1]
 
 
 def test_classes_are_told_apart_by_their_templates(data):

@@ -4,7 +4,8 @@ A configuration holds the settings of one layer and the size of one input. It dr
 builds our layer, and knows how the others compute the same: `lax` is a forward for `jax.vjp`,
 `scipy` and `torch` return (y, dparams, dx), channels last, for a given dy. Its repr is the
 expression that makes it again. They are in `oracles_conv` and `oracles_pool`; here is what both
-need, and the comparison.
+need, and the comparison, in steps: `sample` draws and holds the shapes together, `run` computes
+ours and that of `jax.lax` in one program, `check` compares.
 """
 
 import importlib
@@ -122,18 +123,29 @@ class Configuration:
 # --- the comparison -----------------------------------------------------------------------------
 
 
-def compare(configurations, make=lambda configuration: configuration.layer()):
-    """Raise AssertionError where `make(configuration)` differs; else how often each was asked."""
-    layers = [make(c) for c in configurations]
-    samples = []
-    for c, layer in zip(configurations, layers, strict=True):
-        params, x = c.params(), c.x()
-        shapes = jax.tree.map(jnp.shape, (params, jax.eval_shape(c.lax, params, x)))
-        got = jax.tree.map(
-            jnp.shape, (jax.eval_shape(layer.init, KEY, x), jax.eval_shape(layer.apply, params, x))
-        )
-        assert got == shapes, f"shapes of parameters and output: got {got}, not {shapes}, in {c}"
-        samples.append((params, x, c.numbers(*shapes[1], salt="dy")))
+def compare(configurations):
+    """Raise AssertionError where a layer differs; else how often each of the others was asked."""
+    layers = [c.layer() for c in configurations]
+    asked = Counter()
+    for c, computed in zip(configurations, run(configurations, layers), strict=True):
+        asked.update(check(c, *computed))
+    return asked
+
+
+def sample(c, layer):
+    """Parameters, input and dy, once the layer has the shapes that the configuration says."""
+    params, x = c.params(), c.x()
+    shapes = jax.tree.map(jnp.shape, (params, jax.eval_shape(c.lax, params, x)))
+    got = jax.tree.map(
+        jnp.shape, (jax.eval_shape(layer.init, KEY, x), jax.eval_shape(layer.apply, params, x))
+    )
+    assert got == shapes, f"shapes of parameters and output: got {got}, not {shapes}, in {c}"
+    return params, x, c.numbers(*shapes[1], salt="dy")
+
+
+def run(configurations, layers):
+    """For each: its sample, and (y, dparams, dx) of the layer and of `jax.lax`."""
+    samples = [sample(c, layer) for c, layer in zip(configurations, layers, strict=True)]
 
     def program(samples):
         results = []
@@ -144,18 +156,19 @@ def compare(configurations, make=lambda configuration: configuration.layer()):
             results.append((ours, (y, *pullback(dy))))
         return results
 
-    asked = Counter()
-    for c, sample, (ours, by_lax) in zip(
-        configurations, samples, jax.device_get(jax.jit(program)(samples)), strict=True
-    ):
-        others = {"jax.lax": by_lax, "SciPy": c.scipy(*sample)}
-        if torch is not None:
-            others["PyTorch"] = c.torch(*sample)
-        for name, theirs in others.items():
-            if theirs is not None:
-                assert_same(ours, theirs, f"differs from {name} in {c}")
-                asked[name] += 1
-    return asked
+    results = jax.device_get(jax.jit(program)(samples))
+    return [(drawn, *both) for drawn, both in zip(samples, results, strict=True)]
+
+
+def check(c, drawn, ours, by_lax):
+    """Raise AssertionError where ours differs; else who was asked."""
+    others = {"jax.lax": by_lax, "SciPy": c.scipy(*drawn)}
+    if torch is not None:
+        others["PyTorch"] = c.torch(*drawn)
+    others = {name: theirs for name, theirs in others.items() if theirs is not None}
+    for name, theirs in others.items():
+        assert_same(ours, theirs, f"differs from {name} in {c}")
+    return list(others)
 
 
 def assert_same(ours, theirs, text):

@@ -11,23 +11,12 @@ from jax import lax
 from scipy.signal import windows
 
 import jaxdl as jd
-from tests.layers.oracles import (
-    Configuration,
-    Pairs,
-    aborts_xla,
-    as_pairs,
-    channels_last,
-    pad_tensor,
-    places,
-    symmetric,
-    tensor,
-    torch,
-)
+from tests.layers import oracles
 from tests.layers.oracles_conv import ScipyProducts
 
 
 @dataclass(frozen=True)
-class Pool(Configuration):
+class Pool(oracles.Configuration):
     """Settings of a pool with sliding windows; `extra` is p of the norm, or the spread."""
 
     kind: str
@@ -62,11 +51,11 @@ class Pool(Configuration):
         return self.size if self.strides is None else self.strides
 
     @property
-    def asked(self) -> Pairs:
-        return as_pairs(self.padding, self.space, self.steps, self.size)
+    def asked(self) -> oracles.Pairs:
+        return oracles.as_pairs(self.padding, self.space, self.steps, self.size)
 
     @property
-    def pairs(self) -> Pairs:
+    def pairs(self) -> oracles.Pairs:
         """With what `ceil` needs behind: a window may stand out if it begins inside the input."""
         if not self.ceil:
             return self.asked
@@ -81,8 +70,8 @@ class Pool(Configuration):
     def is_beyond_xla(self):
         if self.kind != "weighted":
             return False
-        small = places(self.space, self.pairs, self.size, self.steps)
-        return aborts_xla(self.size, self.steps, (1,) * self.rank, self.pairs, small)
+        small = oracles.places(self.space, self.pairs, self.size, self.steps)
+        return oracles.aborts_xla(self.size, self.steps, (1,) * self.rank, self.pairs, small)
 
     def weights(self):
         """Of a Gaussian, as the kernel of a convolution that keeps channels apart."""
@@ -130,9 +119,9 @@ class Pool(Configuration):
         return products.forward(x, w), {}, products.to_input(dy, w, self.space)
 
     def torch(self, params, x, dy):
-        functional, rank = torch.nn.functional, self.rank
-        tx = tensor(x, True)
-        native = symmetric(self.asked)
+        functional, rank = oracles.torch.nn.functional, self.rank
+        tx = oracles.tensor(x, True)
+        native = oracles.symmetric(self.asked)
         fits = all(
             2 * p <= k <= n for p, k, n in zip(native or (), self.size, self.space, strict=False)
         )
@@ -143,15 +132,15 @@ class Pool(Configuration):
             if native is not None:
                 y = pool(tx, self.size, self.steps, native, ceil_mode=self.ceil)
             else:
-                y = pool(pad_tensor(tx, self.pairs, -np.inf), self.size, self.steps)
+                y = pool(oracles.pad_tensor(tx, self.pairs, -np.inf), self.size, self.steps)
         elif self.kind == "lp":
             size, steps = (self.size[0], self.steps[0]) if rank == 1 else (self.size, self.steps)
             pool = getattr(functional, f"lp_pool{rank}d")
             # theirs has no absolute value inside
-            y = pool(pad_tensor(tx.abs(), self.pairs), self.extra, size, steps)
+            y = pool(oracles.pad_tensor(tx.abs(), self.pairs), self.extra, size, steps)
         elif self.kind == "weighted":
-            kernel = torch.tensor(np.moveaxis(self.weights(), (-1, -2), (0, 1)))
-            padded = pad_tensor(tx, self.pairs)
+            kernel = oracles.torch.tensor(np.moveaxis(self.weights(), (-1, -2), (0, 1)))
+            padded = oracles.pad_tensor(tx, self.pairs)
             there = getattr(functional, f"conv{rank}d")
             y = there(padded, kernel, stride=self.steps, groups=self.channels)
         else:
@@ -162,14 +151,14 @@ class Pool(Configuration):
                     count_include_pad=self.kind == "average, counted",
                 )  # fmt: skip
             else:
-                share = pool(tensor(self.counting()), self.size, self.steps)
-                y = pool(pad_tensor(tx, self.pairs), self.size, self.steps) / share
-        (dx,) = torch.autograd.grad(y, [tx], tensor(dy))
-        return channels_last(y), {}, channels_last(dx)
+                share = pool(oracles.tensor(self.counting()), self.size, self.steps)
+                y = pool(oracles.pad_tensor(tx, self.pairs), self.size, self.steps) / share
+        (dx,) = oracles.torch.autograd.grad(y, [tx], oracles.tensor(dy))
+        return oracles.channels_last(y), {}, oracles.channels_last(dx)
 
 
 @dataclass(frozen=True)
-class Adaptive(Configuration):
+class Adaptive(oracles.Configuration):
     """Settings of `adaptive_pool`."""
 
     kind: str
@@ -198,7 +187,7 @@ class Adaptive(Configuration):
 
     def torch(self, params, x, dy):
         name = "max" if self.kind == "max" else "avg"
-        tx = tensor(x, True)
-        y = getattr(torch.nn.functional, f"adaptive_{name}_pool{self.rank}d")(tx, self.out)
-        (dx,) = torch.autograd.grad(y, [tx], tensor(dy))
-        return channels_last(y), {}, channels_last(dx)
+        tx = oracles.tensor(x, True)
+        y = getattr(oracles.torch.nn.functional, f"adaptive_{name}_pool{self.rank}d")(tx, self.out)
+        (dx,) = oracles.torch.autograd.grad(y, [tx], oracles.tensor(dy))
+        return oracles.channels_last(y), {}, oracles.channels_last(dx)

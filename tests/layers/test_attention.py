@@ -9,15 +9,11 @@ import pytest
 from flax import linen
 
 import jaxdl as jd
+from tests.layers.compiled import both_ways
 
 assert_close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
 either = pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"])
 HEADS, WIDTH, M = 3, 4, 6  # width of a head other than M / HEADS
-
-
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip("torch")
 
 
 def draw(*shape, seed=0):
@@ -45,7 +41,7 @@ def test_forward_is_that_of_flax(causal):
     )
     mask = linen.make_causal_mask(jnp.ones((2, 5))) if causal else None
     with jax.numpy_dtype_promotion("standard"):
-        expected = module.apply({"params": flax_params | {"out": out}}, x, mask=mask)
+        expected = jax.jit(module.apply)({"params": flax_params | {"out": out}}, x, mask=mask)
     layer = jd.self_attention(HEADS, causal=causal, head_features=WIDTH)
     assert_close(layer.apply(params, x), np.asarray(expected))
 
@@ -61,9 +57,7 @@ def test_backward_is_that_of_torch(torch, causal):
     y.backward(torch.tensor(dy))
 
     layer = jd.self_attention(HEADS, causal=causal, head_features=WIDTH)
-    params = jax.tree.map(jnp.asarray, params)
-    got_y, residuals = layer.fwd(params, x)
-    gradient, dx = layer.bwd(params, residuals, jnp.asarray(dy))
+    got_y, gradient, dx = both_ways(layer, params, x, dy)
     assert_close(got_y, y.detach().numpy())
     for name, got in (gradient | {"x": dx}).items():
         assert_close(got, t[name].grad.numpy(), err_msg=name)
@@ -74,24 +68,25 @@ def test_a_causal_position_sees_and_hears_nothing_of_the_future():
     x = draw(1, 5, M)
     later = x.copy()
     later[:, 3:] += 1
-    before, after = layer.apply(params, x), layer.apply(params, later)
-    np.testing.assert_array_equal(before[:, :3], after[:, :3])
-    assert np.all(before[:, 3:] != after[:, 3:])
     dy = np.zeros((1, 5, M))
     dy[:, 2] = 1
-    dx = layer.bwd(params, layer.fwd(params, x)[1], jnp.asarray(dy))[1]
+    before, _, dx = both_ways(layer, params, x, dy)
+    after = both_ways(layer, params, later, dy)[0]
+    np.testing.assert_array_equal(before[:, :3], after[:, :3])
+    assert np.all(before[:, 3:] != after[:, 3:])
     assert not np.any(dx[:, 3:]) and np.all(dx[:, :3] != 0)
 
 
 def test_any_number_of_leading_axes():
     layer, params, x = jd.self_attention(HEADS, head_features=WIDTH), parameters(), draw(2, 3, 5, M)
-    y = layer.apply(params, x)
-    assert_close(y[1, 2], layer.apply(params, x[1, 2]))
+    y, alone = jax.jit(lambda x: (layer.apply(params, x), layer.apply(params, x[1, 2])))(x)
+    assert_close(y[1, 2], alone)
 
 
 def test_init_divides_the_width_among_the_heads():
     x = jax.ShapeDtypeStruct((2, 5, 8), jnp.float32)
-    params = jd.self_attention(4).init(jax.random.key(0), x)
+    params = jax.jit(lambda key: jd.self_attention(4).init(key, x))(jax.random.key(0))
+    params = jax.device_get(params)
     shapes = {name: p.shape for name, p in params.items()}
     assert shapes == {"w_qkv": (8, 24), "b_qkv": (24,), "w_out": (8, 8), "b_out": (8,)}
     assert not np.any(params["b_qkv"]) and not np.any(params["b_out"])
@@ -101,15 +96,14 @@ def test_init_divides_the_width_among_the_heads():
 def test_large_scores_stay_finite():
     layer = jd.self_attention(1)
     params = {
-        "w_qkv": jnp.full((2, 6), 100, jnp.float32),
-        "b_qkv": jnp.zeros(6, jnp.float32),
-        "w_out": jnp.ones((2, 2), jnp.float32),
-        "b_out": jnp.zeros(2, jnp.float32),
+        "w_qkv": np.full((2, 6), 100, np.float32),
+        "b_qkv": np.zeros(6, np.float32),
+        "w_out": np.ones((2, 2), np.float32),
+        "b_out": np.zeros(2, np.float32),
     }
-    x = jnp.array([[[100, 3], [-100, 5], [7, -100]]], jnp.float32)
-    y, residuals = layer.fwd(params, x)
-    gradient, dx = layer.bwd(params, residuals, jnp.ones_like(y))
-    assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves((y, gradient, dx)))
+    x = np.array([[[100, 3], [-100, 5], [7, -100]]], np.float32)
+    results = both_ways(layer, params, x, np.ones_like(x))
+    assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves(results))
 
 
 def test_errors():
@@ -126,27 +120,27 @@ def test_errors():
         match=r"self_attention: x must have axes \(..., positions, features\), got shape \(8,\); "
         "add the axis of positions",
     ):
-        jd.self_attention(2).init(key, jnp.zeros(8))
+        jd.self_attention(2).init(key, np.zeros(8))
     with pytest.raises(
         ValueError,
         match=r"self_attention: x.shape\[-1\] must be a multiple of heads \(3\), got x.shape == "
         r"\(5, 8\); change heads, or give head_features",
     ):
-        jd.self_attention(3).init(key, jnp.zeros((5, 8)))
-    params = jd.self_attention(2).init(key, jnp.zeros((5, 8)))
+        jd.self_attention(3).init(key, np.zeros((5, 8)))
+    params = jax.eval_shape(jd.self_attention(2).init, key, np.zeros((5, 8)))
     for shape in ((8,), (5, 7)):
         with pytest.raises(
             ValueError,
             match=r"self_attention: x must have shape \(..., positions, 8\), as init has seen it, "
             rf"got x.shape == \({', ?'.join(map(str, shape))},?\); check the layer before",
         ):
-            jd.self_attention(2).apply(params, jnp.zeros(shape))
+            jd.self_attention(2).apply(params, np.zeros(shape))
     with pytest.raises(
         ValueError,
-        match=r"self_attention: params\['w_qkv'\].shape\[1\] must be a multiple of 3 × heads "
-        r"\(3\), got 24; use the params that init of this same model",
+        match=r"self_attention: params\['w_qkv'\] must have shape \(any, 36\), got \(8, 24\); "
+        "use the params that init of this same model",
     ):
-        jd.self_attention(3).apply(params, jnp.zeros((5, 8)))
+        jd.self_attention(3, head_features=4).apply(params, np.zeros((5, 8)))
     for call in (jd.self_attention(2).init, jd.self_attention(2).apply):
         with pytest.raises(TypeError, match="self_attention: x must be floating point, got int32"):
-            call(key if call.__name__ == "leaf_init" else params, jnp.zeros((5, 8), jnp.int32))
+            call(key if call.__name__ == "leaf_init" else params, np.zeros((5, 8), np.int32))

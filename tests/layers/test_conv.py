@@ -10,6 +10,7 @@ import pytest
 from scipy import signal
 
 import jaxdl as jd
+from jaxdl.core import example_norms
 
 KEY = jax.random.key(0)
 
@@ -26,21 +27,30 @@ def test_the_worked_example_of_correlation_and_convolution():
     np.testing.assert_allclose(y[0, ..., 0], signal.convolve2d(x, w[::-1, ::-1], "valid"))
 
 
-def test_norms_of_examples_without_an_array_of_examples_times_parameters():
+def test_norms_of_examples_without_an_array_of_examples_times_parameters(monkeypatch):
+    monkeypatch.setattr(example_norms, "BLOCK_ELEMENTS", 1)  # one example at a time, as with large ones
     model = jd.serial(
         jd.conv(6, 5, padding="same"), jd.relu(), jd.average_pool(2),
         jd.conv(16, 5), jd.relu(), jd.average_pool(2), jd.flatten(), jd.dense(10),
     )  # fmt: skip
-    loss, x = jd.softmax_cross_entropy(), drawn(0, 7, 28, 28, 1)
-    labels, params = jnp.arange(7), model.init(KEY, x)
+    loss, x = jd.softmax_cross_entropy(), np.asarray(drawn(0, 7, 28, 28, 1))
+    labels, params = np.arange(7), jax.jit(model.init)(KEY, x)
     program = jax.jit(jd.value_and_grad(model, loss, reduce=jd.example_sq_norms))
-    norms = jd.total(program(params, x, labels)[1])
+    compiled = program.lower(params, x, labels).compile()
+    norms = jd.total(compiled(params, x, labels)[1])
+
+    @jax.jit
+    def of_one(params, x, label):
+        gradient = jax.grad(lambda p: loss(model.apply(p, x), label) / 7)(params)
+        return sum(jnp.sum(g * g) for g in jax.tree.leaves(gradient))
+
     for i in range(7):
-        one = jax.grad(lambda p, i=i: loss(model.apply(p, x[i : i + 1]), labels[i : i + 1]) / 7)
-        squares = jax.tree.map(lambda g: jnp.sum(g * g), one(params))
-        np.testing.assert_allclose(norms[i], sum(jax.tree.leaves(squares)), rtol=1e-9)
-    text = program.lower(params, x, labels).compile().as_text()
-    assert text is not None and "f64[7,400,16]" not in text and "f64[7,5,5,6,16]" not in text
+        square = of_one(params, x[i : i + 1], labels[i : i + 1])
+        np.testing.assert_allclose(norms[i], square, rtol=1e-9)
+    text = compiled.as_text()
+    assert text is not None
+    for shape in ("7,25,6", "7,5,5,1,6", "7,150,16", "7,5,5,6,16", "7,400,10"):
+        assert f"f64[{shape}]" not in text
 
 
 X = np.ones((2, 8, 8, 4), np.float32)

@@ -12,11 +12,6 @@ TABLE = np.random.default_rng(0).normal(size=(5, 3))
 LAYER = jd.embedding(5, 3)
 
 
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip("torch")
-
-
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint8])
 def test_forward_is_that_of_flax(dtype):
     ids = np.array([[0, 4, 2], [1, 1, 4]], dtype)

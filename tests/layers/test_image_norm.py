@@ -18,55 +18,67 @@ close = chex.assert_trees_all_close
 
 def both_paths(layer, params, x, dy, key=None):
     """Output, gradient and dx by hand, checked against jax.vjp of the same forward."""
-    params, x, dy = jax.tree.map(jnp.asarray, (params, x, dy))
-    y, residuals = layer.fwd(params, x, key)
-    gradient, dx = layer.bwd(params, residuals, dy)
-    same, same_dx = jax.vjp(lambda p, x: layer.apply(p, x, key), params, x)[1](dy)
+
+    @jax.jit
+    def program(params, x, dy):
+        y, residuals = layer.fwd(params, x, key)
+        by_hand = layer.bwd(params, residuals, dy)
+        return y, by_hand, jax.vjp(lambda p, x: layer.apply(p, x, key), params, x)[1](dy)
+
+    y, (gradient, dx), (same, same_dx) = program(params, x, dy)
     close((gradient, dx), (same, same_dx), rtol=1e-10, atol=1e-11)
     return y, gradient, dx
 
 
-@pytest.mark.parametrize("groups", [1, 2, 3, 6])
-def test_group_norm_is_that_of_pytorch(groups):
-    y, gradient, dx = both_paths(jd.group_norm(groups), PARAMS, X, DY)
-    torch = pytest.importorskip("torch")
+def assert_in_torch(torch, norm, y, gradient, dx):
+    """The same from PyTorch, whose channels come second."""
     x, scale, shift = (torch.tensor(a, requires_grad=True) for a in (X, *PARAMS.values()))
-    there = torch.nn.functional.group_norm(x.permute(0, 3, 1, 2), groups, scale, shift, 1e-5)
-    there = there.permute(0, 2, 3, 1)
+    there = norm(x.permute(0, 3, 1, 2), scale, shift).permute(0, 2, 3, 1)
     there.backward(torch.tensor(DY))
     close(np.asarray(y), there.detach().numpy(), rtol=1e-11, atol=1e-11)
     got = gradient["scale"], gradient["shift"], dx
     want = [a.grad.numpy() for a in (scale, shift, x)]
     close(jax.tree.map(np.asarray, got), tuple(want), rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+def test_group_norm_is_that_of_pytorch(torch, groups):
+    got = both_paths(jd.group_norm(groups), PARAMS, X, DY)
+    assert_in_torch(
+        torch,
+        lambda x, *params: torch.nn.functional.group_norm(x, groups, *params, 1e-5),
+        *got,
+    )
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_batch_norm_is_that_of_pytorch(training):
+def test_batch_norm_is_that_of_pytorch(torch, training):
     params = PARAMS | STATISTICS
     y, gradient, dx = both_paths(jd.batch_norm(), params, X, DY, KEY if training else None)
     assert not np.any(gradient["mean"]) and not np.any(gradient["var"])
-    torch = pytest.importorskip("torch")
-    x, scale, shift = (torch.tensor(a, requires_grad=True) for a in (X, *PARAMS.values()))
     mean, var = (torch.tensor(a) for a in STATISTICS.values())
-    there = torch.nn.functional.batch_norm(
-        x.permute(0, 3, 1, 2), mean, var, scale, shift, training, eps=1e-5
-    ).permute(0, 2, 3, 1)
-    there.backward(torch.tensor(DY))
-    close(np.asarray(y), there.detach().numpy(), rtol=1e-11, atol=1e-11)
-    got = gradient["scale"], gradient["shift"], dx
-    want = [a.grad.numpy() for a in (scale, shift, x)]
-    close(jax.tree.map(np.asarray, got), tuple(want), rtol=1e-10, atol=1e-11)
+    assert_in_torch(
+        torch,
+        lambda x, *params: torch.nn.functional.batch_norm(
+            x, mean, var, *params, training, eps=1e-5
+        ),
+        y,
+        gradient,
+        dx,
+    )
 
 
 def test_group_norm_gives_norms_of_single_examples():
     layer, loss = jd.group_norm(2), jd.half_squared_error()
-    params = jax.tree.map(jnp.asarray, PARAMS)
-    norms = jd.value_and_grad(layer, loss, reduce=jd.example_sq_norms)(params, X, DY)[1]
+    run = jax.jit(jd.value_and_grad(layer, loss, reduce=jd.example_sq_norms))
+    norms = run(PARAMS, X, DY)[1]
+    of_one = jax.jit(jax.grad(lambda p, x, dy: loss(layer.apply(p, x), dy)))
     for i in range(len(X)):
-        gradient = jax.grad(lambda p, i=i: loss(layer.apply(p, X[i : i + 1]), DY[i : i + 1]))(
-            params
+        gradient = of_one(PARAMS, X[i : i + 1], DY[i : i + 1])
+        close(
+            {k: np.asarray(n)[i] for k, n in norms.items()},
+            {k: np.sum(np.asarray(g) ** 2) for k, g in gradient.items()},
         )
-        close({k: n[i] for k, n in norms.items()}, {k: jnp.sum(g**2) for k, g in gradient.items()})
 
 
 def test_batch_norm_in_training_refuses_to_tell_examples_apart():
@@ -84,14 +96,17 @@ def test_batch_norm_in_training_refuses_to_tell_examples_apart():
 def test_set_statistics_makes_evaluation_what_training_sees(wrap):
     model = wrap(jd.serial(jd.dense(6), jd.batch_norm(), jd.tanh(), jd.dropout(0.5), jd.tap()))
     x = jnp.asarray(X)
-    params = jax.tree.map(lambda p: p.astype(x.dtype), model.init(KEY, x))
-    new = jd.set_statistics(model, params, x)
+    params = jax.jit(model.init)(KEY, x)
+    set_from = jax.jit(lambda params: jd.set_statistics(model, params, x))
+    new = set_from(params)
     chex.assert_trees_all_equal_shapes_and_dtypes(new, params)
     plain = wrap(jd.serial(jd.dense(6), jd.batch_norm(), jd.tanh(), jd.identity(), jd.tap()))
     # In evaluation by the set statistics = in training, where the batch's own are used.
-    close(model.apply(new, x), plain.apply(params, x, KEY), rtol=1e-8, atol=1e-8)
-    again = jd.set_statistics(model, new, x)
-    close(again, new, rtol=1e-10)
+    evaluated, trained = jax.jit(lambda a, b: (model.apply(a, x), plain.apply(b, x, KEY)))(
+        new, params
+    )
+    close(evaluated, trained, rtol=1e-8, atol=1e-8)
+    close(set_from(new), new, rtol=1e-10)
 
 
 @pytest.mark.parametrize(

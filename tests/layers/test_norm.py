@@ -9,15 +9,11 @@ import pytest
 from flax import linen
 
 import jaxdl as jd
+from tests.layers.compiled import both_ways
 
 assert_close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
 NORMS = {"layer_norm": (jd.layer_norm, linen.LayerNorm), "rms_norm": (jd.rms_norm, linen.RMSNorm)}
 each = pytest.mark.parametrize("name", NORMS)
-
-
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip("torch")
 
 
 def draw(*shape, seed=0):
@@ -40,11 +36,11 @@ def by_numpy(name, params, x, epsilon):
 def test_forward_is_that_of_flax_and_numpy(name, epsilon):
     ours, theirs = NORMS[name]
     x, params = 3 + 2 * draw(2, 3, 7), parameters(name, 7)
-    y = ours(epsilon=epsilon).apply(params, x)
+    y = jax.jit(ours(epsilon=epsilon).apply)(params, x)
     module = theirs(epsilon=epsilon, dtype=jnp.float64, use_fast_variance=False)
     flax_names = {"scale": params["scale"]} | ({"bias": params["shift"]} if len(params) > 1 else {})
     with jax.numpy_dtype_promotion("standard"):
-        assert_close(y, module.apply({"params": flax_names}, x))
+        assert_close(y, jax.jit(module.apply)({"params": flax_names}, x))
     assert_close(y, by_numpy(name, params, x, epsilon))
 
 
@@ -55,8 +51,7 @@ def test_backward_is_that_of_torch(torch, name):
     function = getattr(torch.nn.functional, name)
     function(tensors[0], (7,), *tensors[1:], eps=1e-3).backward(torch.tensor(dy))
 
-    layer = NORMS[name][0](epsilon=1e-3)
-    gradient, dx = layer.bwd(params, layer.fwd(params, x)[1], jnp.asarray(dy))
+    _, gradient, dx = both_ways(NORMS[name][0](epsilon=1e-3), params, x, dy)
     assert_close(dx, tensors[0].grad.numpy())
     for entry, tensor in zip(params, tensors[1:], strict=True):
         assert_close(gradient[entry], tensor.grad.numpy())
@@ -73,16 +68,16 @@ def test_init_changes_nothing_but_the_scale_of_the_input(name):
 def test_a_large_offset_does_not_cancel_the_variance():
     x = draw(4, 64).astype(np.float32) + np.float32(4096)  # E[x²] − μ² would lose every digit
     params = {"scale": np.ones(64, np.float32), "shift": np.zeros(64, np.float32)}
-    y = jd.layer_norm().apply(params, x)
+    y = jax.jit(jd.layer_norm().apply)(params, x)
     expected = by_numpy("layer_norm", params, x.astype(np.float64), 1e-5)
     np.testing.assert_allclose(y, expected, rtol=0, atol=2e-3)
 
 
 @each
 def test_statistics_of_bfloat16_are_taken_in_float32(name):
-    x = jnp.asarray(draw(2, 4096)).astype(jnp.bfloat16)
+    x = draw(2, 4096).astype(jnp.bfloat16)
     layer = NORMS[name][0]()
-    y, residuals = layer.fwd(layer.init(jax.random.key(0), x), x)
+    y, residuals = jax.jit(lambda x: layer.fwd(layer.init(jax.random.key(0), x), x))(x)
     assert residuals["r"].dtype == jnp.float32 and y.dtype == jnp.bfloat16
     centred = np.asarray(x, np.float64)
     if name == "layer_norm":
@@ -93,10 +88,9 @@ def test_statistics_of_bfloat16_are_taken_in_float32(name):
 
 @each
 def test_a_constant_row_is_finite_forwards_and_backwards(name):
-    layer, x = NORMS[name][0](), jnp.zeros((2, 5), jnp.float32)
+    layer, x = NORMS[name][0](), np.zeros((2, 5), np.float32)
     params = layer.init(jax.random.key(0), x)
-    y, residuals = layer.fwd(params, x)
-    gradient, dx = layer.bwd(params, residuals, jnp.ones_like(y))
+    y, gradient, dx = both_ways(layer, params, x, np.ones_like(x))
     assert not np.any(y) and np.all(np.isfinite(dx)) and np.all(np.isfinite(gradient["scale"]))
 
 

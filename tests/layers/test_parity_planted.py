@@ -9,7 +9,7 @@ import pytest
 
 import jaxdl as jd
 from jaxdl.core.layer import leaf
-from tests.layers.oracles import compare
+from tests.layers.oracles import check, compare, run, sample
 from tests.layers.oracles_conv import Convolution
 from tests.layers.oracles_pool import Adaptive, Pool
 
@@ -122,13 +122,25 @@ PLANTED = {
 
 
 @functools.cache
-def compare_right(configuration):
-    return compare([configuration])
+def compare_right():
+    """That the right layer of every configuration is none the comparison would catch."""
+    configurations = {configuration for configuration, _, _ in PLANTED.values()}
+    assert compare(configurations)["jax.lax"] == len(configurations)
+
+
+@functools.cache
+def run_wrong():
+    """By bug, what the wrong layers give, in one program: those that have the right shapes."""
+    bugs = {bug: (c, make(c)) for bug, (c, make, what) in PLANTED.items() if what != "shapes"}
+    return dict(zip(bugs, run(*zip(*bugs.values(), strict=True)), strict=True))
 
 
 @pytest.mark.parametrize("bug", PLANTED)
 def test_planted_bug_is_caught(bug):
+    compare_right()
     configuration, make, what = PLANTED[bug]
-    assert compare_right(configuration)["jax.lax"] == 1
     with pytest.raises(AssertionError, match=rf"{what} (.|\n)* in (Convolution|Pool|Adaptive)\("):
-        compare([configuration], make)
+        if what == "shapes":
+            sample(configuration, make(configuration))
+        else:
+            check(configuration, *run_wrong()[bug])

@@ -3,75 +3,79 @@
 # Wrong arguments are given on purpose.
 # pyright: reportArgumentType=false
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxdl as jd
+from tests.layers.compiled import both_ways
 
 
 def run(layer, x, seed=1):
-    y, residuals = layer.fwd({}, x)
-    dy = jnp.asarray(np.random.default_rng(seed).normal(size=y.shape))
-    return y, dy, layer.bwd({}, residuals, dy)[1]
+    dy = np.random.default_rng(seed).normal(size=jax.eval_shape(layer.apply, {}, x).shape)
+    y, _, dx = both_ways(layer, {}, x, dy)
+    return y, dy, dx
 
 
 def test_the_first_of_equal_maxima_takes_it_all():
-    x = jnp.array([1.0, 3, 3, 3, 2, 2])[None, :, None]
-    layer = jd.max_pool(3, rank=1)
-    y, residuals = layer.fwd({}, x)
+    x, dy = (np.array(v)[None, :, None] for v in ([1.0, 3, 3, 3, 2, 2], [1.0, 10]))
+    y, _, dx = jax.device_get(both_ways(jd.max_pool(3, rank=1), {}, x, dy))
     np.testing.assert_array_equal(y[0, :, 0], [3, 3])
-    dx = layer.bwd({}, residuals, jnp.array([1.0, 10])[None, :, None])[1]
     np.testing.assert_array_equal(dx[0, :, 0], [0, 1, 0, 10, 0, 0])
 
 
 def test_overlapping_windows_add_up():
-    x = jnp.array([0.0, 5, 0])[None, :, None]
-    layer = jd.max_pool(2, rank=1, strides=1)
-    dx = layer.bwd({}, layer.fwd({}, x)[1], jnp.array([1.0, 10])[None, :, None])[1]
+    x, dy = (np.array(v)[None, :, None] for v in ([0.0, 5, 0], [1.0, 10]))
+    dx = jax.device_get(both_ways(jd.max_pool(2, rank=1, strides=1), {}, x, dy)[2])
     np.testing.assert_array_equal(dx[0, :, 0], [0, 11, 0])
 
 
 def test_a_shift_by_one_changes_about_half_of_the_maxima():
     """Width 3 and stride 1 over (0.1, 1, 0.2, 0.1, 0.0), then shifted to the right."""
     layer = jd.max_pool(3, rank=1, strides=1, padding="same")
-    a, b = (jnp.array(v)[None, :, None] for v in ([0.1, 1, 0.2, 0.1, 0], [0.3, 0.1, 1, 0.2, 0.1]))
-    np.testing.assert_allclose(layer.apply({}, a)[0, :, 0], [1, 1, 1, 0.2, 0.1])
-    np.testing.assert_allclose(layer.apply({}, b)[0, :, 0], [0.3, 1, 1, 1, 0.2])
+    both = np.array([[0.1, 1, 0.2, 0.1, 0], [0.3, 0.1, 1, 0.2, 0.1]])[..., None]
+    y = np.asarray(jax.jit(layer.apply)({}, both))
+    np.testing.assert_allclose(y[..., 0], [[1, 1, 1, 0.2, 0.1], [0.3, 1, 1, 1, 0.2]])
 
 
 def test_the_smaller_window_at_the_end_is_kept():
-    x = jnp.arange(6.0)[None, :, None]
-    assert jd.max_pool(3, rank=1, strides=2).apply({}, x).shape[1] == 2
-    kept = jd.max_pool(3, rank=1, strides=2, ceil=True).apply({}, x)
+    x = np.arange(6.0)[None, :, None]
+    assert jax.eval_shape(jd.max_pool(3, rank=1, strides=2).apply, {}, x).shape[1] == 2
+    kept = jax.jit(jd.max_pool(3, rank=1, strides=2, ceil=True).apply)({}, x)
+    kept = np.asarray(kept)
     np.testing.assert_array_equal(kept[0, :, 0], [2, 4, 5])
 
 
 def test_padding_never_wins_and_a_nan_is_not_hidden():
-    x = -jnp.ones((1, 4, 4, 1))
-    assert np.all(jd.max_pool(3, strides=1, padding="same").apply({}, x) == -1)
+    x = -np.ones((1, 4, 4, 1))
+    y = jax.jit(jd.max_pool(3, strides=1, padding="same").apply)({}, x)
+    assert np.all(np.asarray(y) == -1)
+    pool = jax.jit(jd.max_pool(2).apply)
     for place in np.ndindex(2, 2):
-        spoilt = x.at[0, place[0], place[1], 0].set(jnp.nan)
-        assert np.isnan(jd.max_pool(2).apply({}, spoilt)[0, 0, 0, 0])
+        spoilt = x.copy()
+        spoilt[0, place[0], place[1], 0] = np.nan
+        assert np.isnan(np.asarray(pool({}, spoilt))[0, 0, 0, 0])
 
 
 def test_lp_of_a_window_of_zeros_has_no_gradient():
-    x = jnp.zeros((1, 2, 2, 1))
-    y, _, dx = run(jd.lp_pool(2), x)
+    y, _, dx = run(jd.lp_pool(2), np.zeros((1, 2, 2, 1)))
     assert not np.any(y) and not np.any(dx)
-    big = jd.lp_pool(2).apply({}, jnp.full((1, 2, 2, 1), 1e30, jnp.float32))
+    big = jax.jit(jd.lp_pool(2).apply)({}, np.full((1, 2, 2, 1), 1e30, np.float32))
     np.testing.assert_allclose(big, 2e30, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["mean", "max"])
 @pytest.mark.parametrize("space", [(5,), (3, 4), (2, 3, 2)])
 def test_global_pools_of_any_size(kind, space):
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *space, 3)))
+    x = np.random.default_rng(0).normal(size=(2, *space, 3))
     y, dy, dx = run(jd.global_pool(kind), x)
     axes = tuple(range(1, 1 + len(space)))
-    np.testing.assert_allclose(y, getattr(np, kind)(np.asarray(x), axis=axes))
-    by_grad = jax.vjp(lambda x: getattr(jnp, kind)(x, axis=axes), x)[1](dy)[0]
+    np.testing.assert_allclose(y, getattr(np, kind)(x, axis=axes))
+    summary = partial(getattr(jnp, kind), axis=axes)
+    by_grad = jax.jit(lambda x, dy: jax.vjp(summary, x)[1](dy)[0])(x, dy)
     np.testing.assert_allclose(dx, by_grad, rtol=1e-12)
 
 

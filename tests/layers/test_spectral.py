@@ -8,6 +8,7 @@ from scipy import signal
 
 import jaxdl as jd
 from jaxdl.layers.spectral import SpectralOuter, _fast_length
+from tests.layers.compiled import both_ways
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -20,12 +21,15 @@ def test_it_is_the_direct_convolution_in_all_its_parts(rank, size, padding, flip
     direct, fourier = jd.conv(3, size, **settings), jd.fft_conv(3, size, **settings)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, *(7, 6, 5)[:rank], 2))
-    params = direct.init(jax.random.key(0), x)
-    y, residuals = direct.fwd(params, x)
-    y_fourier, residuals_fourier = fourier.fwd(params, x)
-    dy = rng.normal(size=y.shape)
-    expected = (y, *direct.bwd(params, residuals, dy))
-    got = (y_fourier, *fourier.bwd(params, residuals_fourier, dy))
+    shapes = jax.eval_shape(direct.init, jax.random.key(0), x)
+    params = jax.tree.map(lambda a: rng.normal(size=a.shape), shapes)
+    dy = rng.normal(size=jax.eval_shape(direct.apply, params, x).shape)
+
+    @jax.jit
+    def both(*given):
+        return [both_ways(layer, *given) for layer in (fourier, direct)]
+
+    got, expected = both(params, x, dy)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
 
@@ -36,7 +40,7 @@ def test_scipy_says_the_same(mode, flip):
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(9, 8)), rng.normal(size=(3, 5))
     layer = jd.fft_conv(1, w.shape, padding=mode, flip=flip, use_bias=False)
-    y = layer.apply({"w": w[..., None, None]}, x[None, ..., None])[0, ..., 0]
+    y = jax.jit(layer.apply)({"w": w[..., None, None]}, x[None, ..., None])[0, ..., 0]
     expected = (signal.convolve2d if flip else signal.correlate2d)(x, w, mode)
     np.testing.assert_allclose(y, expected, rtol=1e-11, atol=1e-12)
 

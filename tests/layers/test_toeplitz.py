@@ -7,6 +7,7 @@ import pytest
 from scipy import linalg
 
 import jaxdl as jd
+from tests.layers.compiled import both_ways
 
 
 def test_in_one_dimension_it_is_the_toeplitz_matrix_of_scipy():
@@ -28,19 +29,23 @@ def test_its_product_is_the_convolution_and_its_transpose_the_backward(space, si
     rng = np.random.default_rng(0)
     layer = jd.conv(4, size, rank=len(space), use_bias=False, **settings)
     x = rng.normal(size=(2, *space, 4))
-    params = layer.init(jax.random.key(0), x)
-    y, residuals = layer.fwd(params, x)
-    dy = rng.normal(size=y.shape)
-    grads, dx = layer.bwd(params, residuals, dy)
+    shape = jax.eval_shape(layer.init, jax.random.key(0), x)["w"].shape
+    params = {"w": rng.normal(size=shape)}
+    dy = rng.normal(size=jax.eval_shape(layer.apply, params, x).shape)
+    y, grads, dx = both_ways(layer, params, x, dy)
 
     def product(w):
         return x.reshape(2, -1) @ jd.conv_matrix(w, space, **settings)
 
-    matrix = jd.conv_matrix(params["w"], space, **settings)
-    np.testing.assert_allclose(product(params["w"]), y.reshape(2, -1), rtol=1e-12, atol=1e-12)
+    @jax.jit
+    def dense(w):
+        matrix = jd.conv_matrix(w, space, **settings)
+        return matrix, product(w), jax.grad(lambda w: jnp.vdot(product(w), dy.reshape(2, -1)))(w)
+
+    matrix, by_matrix, dw = jax.device_get(dense(params["w"]))
+    np.testing.assert_allclose(by_matrix, y.reshape(2, -1), rtol=1e-12, atol=1e-12)
     back = dy.reshape(2, -1) @ matrix.T
     np.testing.assert_allclose(back, dx.reshape(2, -1), rtol=1e-12, atol=1e-12)
-    dw = jax.grad(lambda w: jnp.vdot(product(w), dy.reshape(2, -1)))(params["w"])
     np.testing.assert_allclose(dw, grads["w"], rtol=1e-11, atol=1e-12)
     assert len(np.unique(matrix)) <= params["w"].size + 1
 

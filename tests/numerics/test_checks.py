@@ -1,10 +1,17 @@
 """The checks that leaves make of inputs and parameters."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdl.numerics.checks import check_array, check_floating, check_params, is_inexact
+from jaxdl.numerics.checks import (
+    check_array,
+    check_floating,
+    check_params,
+    check_range,
+    is_inexact,
+)
 
 
 def test_inexact():
@@ -28,5 +35,14 @@ def test_shapes_of_parameters():
     check_params("thing", params, w=(None, 4), absent=(7,))
     with pytest.raises(ValueError, match=r"params\['b'\] must have shape \(4,\), got \(1,\); use"):
         check_params("thing", params, w=(3, 4), b=(4,))
-    with pytest.raises(ValueError, match=r"must have shape \('any',\), got \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"must have shape \(any,\), got \(3, 4\)"):
         check_params("thing", params, w=(None,))
+
+
+def test_range_of_known_numbers_and_of_traced_ones():
+    check_range("rows", jnp.array([0, 4]), 5)
+    check_range("rows", jnp.zeros(0, jnp.int32), 5)
+    for wrong in ([-1, 2], [0, 5]):
+        with pytest.raises(ValueError, match=r"rows must be in 0 \.\.\. 4, got values from"):
+            check_range("rows", jnp.array(wrong), 5)
+    jax.jit(lambda ids: check_range("rows", ids, 5))(jnp.array([9]))  # cannot be read: no error

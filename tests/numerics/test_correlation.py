@@ -44,9 +44,10 @@ def _close(got, expected):
 @pytest.mark.usefixtures("block")
 def test_kernel_gradient_by_patches(case):
     window, x, _, dy = _problem(*case)
-    expected = correlation._kernel_by_library(x, dy, window)
-    _close(correlation._kernel_by_patches(x, dy, window), expected)
-    _close(correlate_kernel(x, dy, window), expected)
+    forms = correlation._kernel_by_library, correlation._kernel_by_patches, correlate_kernel
+    expected, *others = jax.jit(lambda x, dy: [form(x, dy, window) for form in forms])(x, dy)
+    for got in others:
+        _close(got, expected)
 
 
 @pytest.mark.parametrize("case", WINDOWS)
@@ -54,10 +55,12 @@ def test_kernel_gradient_by_patches(case):
 def test_input_gradient_by_rows(case):
     window, x, w, dy = _problem(*case)
     space = x.shape[1:-1]
-    expected = correlation._input_by_library(dy, w, window, space)
-    _close(correlate_input(dy, w, window, space), expected)
+    forms = [correlation._input_by_library, correlate_input]
     if correlation._dense(window):
-        _close(correlation._input_by_rows(dy, w, window, space), expected)
+        forms.append(correlation._input_by_rows)
+    expected, *others = jax.jit(lambda dy, w: [form(dy, w, window, space) for form in forms])(dy, w)
+    for got in others:
+        _close(got, expected)
 
 
 def test_no_images():
@@ -70,9 +73,12 @@ def test_no_images():
 @pytest.mark.parametrize("case", WINDOWS)
 def test_columns_are_the_patches(case):
     window, x, _, dy = _problem(*case)
-    slices = np.stack(window_slices(x, window))  # (places, N, *out, C)
+    slices, got = jax.jit(
+        lambda x: (jnp.stack(window_slices(x, window)), columns(jnp.moveaxis(x, -1, 0), window))
+    )(x)
+    # slices (places, N, *out, C)
     patches = np.moveaxis(slices, -1, 1).reshape(-1, dy.size // dy.shape[-1])
-    np.testing.assert_array_equal(columns(jnp.moveaxis(x, -1, 0), window), patches)
+    np.testing.assert_array_equal(got, patches)
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 3, 5])
@@ -115,13 +121,15 @@ def test_many_channels_or_wide_patches_stay_with_the_library(c, k):
 @pytest.mark.usefixtures("block")
 def test_kronecker_factors_are_sums_over_patches(case, flip):
     window, x, _, dy = _problem(*case)
-    patches, cotangents = ConvOuter(x, dy, window, flip).kronecker()
-    slices = np.stack(window_slices(x, window))  # (places of the kernel, N, *out, C)
+    patches, cotangents = jax.jit(lambda x, dy: ConvOuter(x, dy, window, flip).kronecker())(x, dy)
+    slices = np.asarray(jax.jit(lambda x: jnp.stack(window_slices(x, window)))(x))
+    # (places of the kernel, N, *out, C)
     rows = np.moveaxis(slices[::-1] if flip else slices, 0, -2).reshape(-1, patches.shape[0])
     _close(patches, rows.T @ rows)
     d = np.asarray(dy).reshape(-1, dy.shape[-1])
     _close(cotangents, d.T @ d)
-    dense = Outer(jnp.asarray(rows.reshape(len(x), -1, rows.shape[-1])), dy).kronecker()
+    examples = rows.reshape(len(x), -1, rows.shape[-1])
+    dense = jax.jit(lambda a, d: Outer(a, d).kronecker())(examples, dy)
     _close(dense[0], patches)
     _close(dense[1], cotangents)
 
