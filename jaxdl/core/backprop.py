@@ -154,9 +154,22 @@ def backprop_trace(model: Layer, loss: Loss, *, reduce: Reducer = grads):
             jax.tree.map(operator.attrgetter(name), seen, is_leaf=lambda n: isinstance(n, Seen))
             for name in ("activation", "delta", "reduced")
         )
-        return Trace(value, y, activations, deltas, dx, reduced)
+        return Trace(value, y, activations, deltas, dx, _beside(model, params, reduced))
 
     return trace
+
+
+def _beside(layer: Layer, params: Any, reduced: Any) -> Any:
+    """What a reducer made, without the layers that have neither parameters nor anything to tell."""
+    if not layer.children:
+        return reduced
+    if layer.wraps:
+        return _beside(layer.children[0], params, reduced)
+    parts = {
+        name: _beside(child, params.get(name, {}), reduced[name])
+        for name, child in zip(layer.names, layer.children, strict=True)
+    }
+    return {k: part for k, part in parts.items() if k in params or jax.tree.leaves(part)}
 
 
 def _watch(layer: Layer) -> Layer:

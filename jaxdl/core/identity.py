@@ -17,23 +17,29 @@ from typing import Any, TypeVar
 
 def same(a: Any, b: Any) -> bool:
     """Whether `a` and `b` do the same, as far as can be known without running them."""
-    return _same(a, b, set())
-
-
-def _same(a: Any, b: Any, met: set[tuple[int, int]]) -> bool:
-    # Pairs met before are the same, or the answer is no already; without this a model's depth
+    # Pairs met before are the same, or the answer is no already: without this a model's depth
     # would cost exponential time, and a function that refers to itself would not end.
-    if a is b or (id(a), id(b)) in met:
-        return True
-    if type(a) is not type(b):
-        return False
-    met.add((id(a), id(b)))
-    parts = _parts(a)
-    if parts is not None:
-        others = _parts(b)
-        return len(parts) == len(others) and all(
-            _same(p, q, met) for p, q in zip(parts, others, strict=True)
-        )
+    met, keep, waiting = set(), [], [(a, b)]
+    while waiting:
+        a, b = waiting.pop()
+        if a is b or (id(a), id(b)) in met:
+            continue
+        met.add((id(a), id(b)))
+        parts = _parts(a)
+        if type(a) is not type(b) or (parts is None and not _equal(a, b)):
+            return False
+        if parts is not None:
+            others = _parts(b)
+            if len(parts) != len(others):
+                return False
+            # ids are of living objects only: the pairs keep what was made to be compared
+            keep.append((parts, others))
+            waiting += zip(parts, others, strict=True)
+    return True
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two values that are not taken apart are equal, and will be."""
     if isinstance(a, float):
         return repr(a) == repr(b)  # 0.0 is not −0.0 here, and NaN is NaN
     try:

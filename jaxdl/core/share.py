@@ -214,13 +214,14 @@ def tied(model: Layer, ties: Mapping[str, str]) -> Layer:
             entry = entry.removesuffix(".T")
             factors[source][entry] = Many((factors[source][entry], second))
         for path in places:
+            own = _get(params, path)
             try:
-                part = reduce(_get(params, path), factors[path], _get(slots, path))
+                part = reduce(own, factors[path], _get(slots, path)) if own else {}
             except FactorError as error:
                 raise FactorError(f"tied: {path}: {error}") from None
             node = _get(kept, path)
             part = replace(node, reduced=part) if isinstance(node, Seen) else part
-            kept = _put(kept, path, part, keep_empty=bool(_get(params, path)))
+            kept = _put(kept, path, part, keep_empty=bool(own))
         return kept, dx, dside
 
     detail = ", ".join(f"{target} = {source}" for target, source in ties.items())

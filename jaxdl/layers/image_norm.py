@@ -155,7 +155,9 @@ def _batch_bwd(params, residuals, dy):
     normal, r = residuals["normal"].astype(residuals["r"].dtype), residuals["r"]
     dnormal = dy.astype(r.dtype) * params["scale"].astype(r.dtype)
     held = {"mean": Zero(len(dy)), "var": Zero(len(dy))}
-    if not _mixed(residuals):  # evaluation: the statistics are constants, and every example is on its own
+    if not _mixed(
+        residuals
+    ):  # evaluation: the statistics are constants, and every example is on its own
         factors = {"scale": Diag(residuals["normal"], dy), "shift": Sum(dy)}
         return factors | held, (dnormal * r).astype(dy.dtype)
     axes = tuple(range(dy.ndim - 1))

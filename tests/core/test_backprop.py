@@ -193,8 +193,8 @@ def test_errors_when_called(run):
         run(PARAMS, X.tolist(), TARGET)
     with pytest.raises(ValueError, match=r"target must have the shape of y, \(3, 2\), got \(3,\)"):
         run(PARAMS, X, TARGET[:, 0])
-    with pytest.raises(ValueError, match="serial: params must be a tuple of 3, one for each"):
-        run(PARAMS[:2], X, TARGET)
+    with pytest.raises(ValueError, match="serial: params must be a dict of the parts of"):
+        run(tuple(PARAMS.values()), X, TARGET)
 
 
 def test_reducers_that_need_examples_say_which_path_has_them():
@@ -203,7 +203,7 @@ def test_reducers_that_need_examples_say_which_path_has_them():
     )
     with pytest.raises(
         FactorError,
-        match=r"value_and_grad: example_sq_norms needs the examples apart, .*; path='autodiff' "
+        match=r"value_and_grad: dense: example_sq_norms needs the examples .*; path=.autodiff. "
         "knows only formed gradients: use path='manual'",
     ):
         run(PARAMS, X, TARGET)

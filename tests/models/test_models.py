@@ -102,9 +102,9 @@ def test_errors():
         transformer_block(8, 3).init(KEY, jnp.zeros((2, 5, 8)))
     model = transformer_stack(2, 8, 2)
     with pytest.raises(
-        ValueError, match=r"skip: f\(x\) must have the shape and dtype of x, .* 6\]"
+        ValueError, match=r"skips: an arm must keep the shape and dtype of x, .* 6\], got"
     ):
         model.init(KEY, jnp.zeros((2, 5, 6)))
     params = model.init(KEY, jnp.zeros((2, 5, 8)))
-    with pytest.raises(ValueError, match=r"layer_norm: x.shape\[-1\] must equal .*\(8\), got"):
+    with pytest.raises(ValueError, match=r"attention_norm: x.shape\[-1\] must equal .*\(8\), got"):
         model.apply(params, jnp.zeros((2, 5, 6)))

@@ -121,7 +121,7 @@ def test_targets_that_cannot_be(loss, bad, text):
 
 def test_a_tap_cannot_be_trained():
     with pytest.raises(
-        ValueError, match="make_step: serial must not contain a tap, got one at '1'"
+        ValueError, match="make_step: serial must not contain a tap, got one at 'tap'"
     ):
         make_step(jd.serial(jd.dense(3), jd.tap()), jd.half_squared_error(), optax.sgd(0.1))
 
@@ -152,7 +152,9 @@ def test_a_parameter_of_another_shape_is_named(layer, entry, shape):
         layer.apply(wrong, x)
 
 
-def test_containers_take_tuples_and_no_lists():
+def test_containers_take_dicts_and_no_lists():
     model, x = jd.serial(jd.dense(3)), jnp.ones((2, 4))
-    with pytest.raises(ValueError, match=r"serial: params must be a tuple of 1, .* got a list"):
-        model.apply(list(model.init(KEY, x)), x)
+    with pytest.raises(
+        ValueError, match=r"serial: params must be a dict of the parts .* got a list"
+    ):
+        model.apply(list(model.init(KEY, x).values()), x)
