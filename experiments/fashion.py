@@ -29,7 +29,7 @@ from jax import Array
 from matplotlib import pyplot as plt
 
 import jaxdl
-from experiments._run import Run
+from experiments.framework.run import Run
 from jaxdl.data import Dataset, augment, fashion_mnist
 from jaxdl.data.fashion import CLASSES
 from jaxdl.models import convnet

@@ -29,7 +29,7 @@ import optax
 from matplotlib import pyplot as plt
 
 import jaxdl
-from experiments._run import Run
+from experiments.framework.run import Run
 from jaxdl.data import digits8, mnist5k
 from jaxdl.models import mlp
 from jaxdl.train import init_state, make_step

@@ -28,8 +28,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 import jaxdl
-from experiments._run import Run
-from experiments.bench._compare import interleave, milliseconds, ratio, show
+from experiments.framework.run import Run
+from experiments.framework.timing import interleave, milliseconds, ratio, show
 from jaxdl.models import GOOGLENET_3A, GOOGLENET_3B, inception_module
 from jaxdl.numerics.pytree import pack_unique, unpack_unique
 

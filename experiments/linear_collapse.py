@@ -24,7 +24,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 import jaxdl
-from experiments._run import Run
+from experiments.framework.run import Run
 
 # Activation and gain of the orthogonal weights: relu lets half of the energy through, and tanh
 # takes a little off whatever passes.

@@ -28,7 +28,7 @@ import optax
 from matplotlib import pyplot as plt
 
 import jaxdl
-from experiments._run import Run
+from experiments.framework.run import Run
 from jaxdl.data import Dataset, mnist5k
 from jaxdl.train import evaluate, init_state, make_epoch, make_step, train
 

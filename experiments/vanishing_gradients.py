@@ -28,7 +28,7 @@ import optax
 from matplotlib import pyplot as plt
 
 import jaxdl
-from experiments._run import Run
+from experiments.framework.run import Run
 from jaxdl.data import digits8
 
 ACTIVATIONS = {"sigmoid": jaxdl.sigmoid, "tanh": jaxdl.tanh, "relu": jaxdl.relu}

@@ -27,7 +27,7 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
 import jaxdl
-from experiments._run import Run
+from experiments.framework.run import Run
 from jaxdl.data import Dataset, mnist5k
 from jaxdl.models import (
     fixed_size_classifier,

@@ -22,7 +22,7 @@ import optax
 from jax import Array
 
 import jaxdl
-from experiments._run import Run
+from experiments.framework.run import Run
 
 INPUTS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
 TARGETS = np.array([[0], [1], [1], [0]], np.float32)

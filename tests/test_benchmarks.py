@@ -5,8 +5,8 @@ import json
 import jax
 import pytest
 
-from experiments._run import Run
 from experiments.bench import convolution
+from experiments.framework.run import Run
 
 
 @pytest.fixture(autouse=True)

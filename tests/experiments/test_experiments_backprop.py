@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import backprop_by_hand, linear_collapse, vanishing_gradients
-from experiments._run import Run
+from experiments.framework.run import Run
 
 
 def run(module, settings, folder):

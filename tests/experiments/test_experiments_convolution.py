@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import _convolution_cost as cost
-from experiments import _convolution_detector as detector
 from experiments import convolution_algebra, pixel_permutation
-from experiments._convolution_base import filtered, relative
-from experiments._run import Run
+from experiments.convolution_algebra import cost, detection
+from experiments.convolution_algebra.filtering import filtered
+from experiments.framework.precision import relative
+from experiments.framework.run import Run
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def test_detector(tmp_path):
     settings = convolution_algebra.Settings(noise=(0.3,))
     crop = convolution_algebra.photograph()[:160, 140:300]
     with jax.enable_x64(True), Run("convolution_algebra", settings, tmp_path / "run") as out:
-        detector.detector(settings, out, np.random.default_rng(0), crop)
+        detection.detector(settings, out, np.random.default_rng(0), crop)
     found = results(tmp_path / "run")["results"]
     again = found["found_again"]
     assert again["normalised, noise 0"] == 1
@@ -44,13 +44,13 @@ def test_detector(tmp_path):
 
 def test_normalised_response_is_a_correlation_coefficient():
     x = np.random.default_rng(0).normal(size=(9, 8))
-    templates = detector.cut_out(x, [(2, 3), (0, 0)], 4)
+    templates = detection.cut_out(x, [(2, 3), (0, 0)], 4)
     with jax.enable_x64(True):
-        response = detector.responses(x, templates)["normalised"]
+        response = detection.responses(x, templates)["normalised"]
     for (r, c, k), value in np.ndenumerate(response):
         patch = x[r : r + 4, c : c + 4].ravel()
         assert value == pytest.approx(np.corrcoef(patch, templates[..., k].ravel())[0, 1])
-    assert detector.peaks_of(response).tolist() == [[2, 3], [0, 0]]
+    assert detection.peaks_of(response).tolist() == [[2, 3], [0, 0]]
 
 
 def test_crossover():

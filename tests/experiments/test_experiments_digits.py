@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import digits, xor
-from experiments._cli import main
-from experiments._digits_parts import BY_MODEL, augmenter, given
-from experiments._run import Run
 from experiments.bench import epochs, imports, transformer
+from experiments.digits.parts import augmenter
+from experiments.digits.settings import BY_MODEL, given
+from experiments.framework.cli import main
+from experiments.framework.run import Run
 
 
 def results(folder):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import feature_engineering, hierarchical_features
-from experiments._run import Run
+from experiments.framework.run import Run
 
 
 @pytest.fixture(autouse=True)

@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import _environment, _terminal
-from experiments._claims import ClaimsSettings, claims_table, newest_results, run_claims
-from experiments._cli import main
-from experiments._discover import find_experiments, pick
-from experiments._run import Run
-from experiments._sources import GROUPS, ROWS, check_row, group_of
-from experiments._values import as_bool, show, to_json
+from experiments.framework import environment, terminal
+from experiments.framework.claims import ClaimsSettings, claims_table, newest_results, run_claims
+from experiments.framework.cli import main
+from experiments.framework.discover import find_experiments, pick
+from experiments.framework.run import Run
+from experiments.framework.sources import GROUPS, ROWS, check_row, group_of
+from experiments.framework.values import as_bool, show, to_json
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -258,7 +258,7 @@ def test_results_are_on_disk_before_the_run_ends(lab):
 
 def test_nothing_touches_a_device_before_the_first_result(lab, monkeypatch):
     asked = []
-    monkeypatch.setattr(_environment, "device", lambda: asked.append(1) or "cpu: fake × 1")
+    monkeypatch.setattr(environment, "device", lambda: asked.append(1) or "cpu: fake × 1")
     with Run("x") as run:
         run.text("words")
         list(run.progress(2, "loop"))
@@ -348,14 +348,14 @@ def test_progress_yields_the_items_and_is_silent_in_a_log(lab, capsys):
 
 
 def test_long_loops_say_where_they_are_in_a_log(lab, capsys, monkeypatch):
-    monkeypatch.setattr(_terminal, "_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(terminal, "_QUIET_SECONDS", 0.0)
     list(Run("x").progress(2, "loop"))
     assert capsys.readouterr().out.splitlines() == ["loop: 1 of 2, 0 s", "loop: 2 of 2, 0 s"]
 
 
 def test_bars_nest_in_a_terminal_and_leave_it_after_a_failure():
     screen = io.StringIO()
-    bars = _terminal.Bars(Console(file=screen, force_terminal=True, width=80))
+    bars = terminal.Bars(Console(file=screen, force_terminal=True, width=80))
     kept = bars.track(3, "outer [x]")  # kept alive, as a traceback keeps it
     assert [(next(kept), j) for j in bars.track("ab", "inner")] == [(0, "a"), (1, "b")]
     bars.stop()

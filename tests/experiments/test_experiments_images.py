@@ -15,8 +15,8 @@ import pytest
 
 import jaxdl
 from experiments import fashion, mnist1d
-from experiments._cli import main
-from experiments._run import Run
+from experiments.framework.cli import main
+from experiments.framework.run import Run
 from jaxdl.data import fashion as fashion_data
 
 

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from experiments import inception_cost
-from experiments._run import Run
+from experiments.framework.run import Run
 
 
 def run(settings, folder):

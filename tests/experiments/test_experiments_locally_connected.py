@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import locally_connected
-from experiments._run import Run
+from experiments.framework.run import Run
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from experiments import convolution_algebra, pixel_permutation, pooling
-from experiments._run import Run
+from experiments.framework.run import Run
 
 SMALL = {
     convolution_algebra: convolution_algebra.Settings(

@@ -6,10 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import _pooling_networks as networks
-from experiments import _pooling_regions as regions
 from experiments import pooling
-from experiments._run import Run
+from experiments.framework.run import Run
+from experiments.pooling import networks, regions
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import jaxdl
-from experiments import _sharing_fields as sharing_fields
 from experiments import sharing_and_sparsity
-from experiments._run import Run
+from experiments.framework.run import Run
+from experiments.sharing_and_sparsity import receptive_fields
 
 
 @pytest.fixture(autouse=True)
@@ -86,23 +86,23 @@ def test_receptive_fields(tmp_path):
 
 def test_formula_of_the_receptive_field():
     specs = [("conv", 5, 1, 1), ("max_pool", 2, 2, 1), ("conv", 3, 2, 2), ("conv", 3, 1, 1)]
-    assert sharing_fields.receptive_field(specs) == (1 + 4 + 1 + 2 * 2 * 2 + 2 * 4, 4)
+    assert receptive_fields.receptive_field(specs) == (1 + 4 + 1 + 2 * 2 * 2 + 2 * 4, 4)
 
 
 def test_support_of_what_is_reached():
     reach = np.zeros((6, 7))
     reach[2, 3] = reach[4, 6] = 0.1
-    assert sharing_fields.support(reach) == [(2, 3), (3, 4)]
-    assert sharing_fields.support(np.zeros((2, 2))) == [(0, 0), (0, 0)]
+    assert receptive_fields.support(reach) == [(2, 3), (3, 4)]
+    assert receptive_fields.support(np.zeros((2, 2))) == [(0, 0), (0, 0)]
 
 
 def test_backward_support_is_what_a_perturbation_moves():
     """A unit's dx is zero where moving an input does not move the unit, and nowhere else."""
     specs = [("conv", 3, 2, 1), ("average_pool", 2, 2, 1)]
-    model = jaxdl.serial(*sharing_fields.layers_of(specs))
+    model = jaxdl.serial(*receptive_fields.layers_of(specs))
     x = jax.random.normal(jax.random.key(0), (1, 9, 9, 1))
     params = model.init(jax.random.key(1), x)
-    dx = sharing_fields.one_unit_bwd(model, params, x, (0, 1), jax.random.key(2))[0, ..., 0]
+    dx = receptive_fields.one_unit_bwd(model, params, x, (0, 1), jax.random.key(2))[0, ..., 0]
     # one pixel each, by so much that no relu stays shut
     pixels = jnp.eye(81).reshape(81, 9, 9, 1)
     moved = jnp.concatenate([x[0] + step * pixels for step in (10, -10)])

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import _traffic_signs as signs
 from experiments import traffic_sign
-from experiments._run import Run
+from experiments.framework.run import Run
+from experiments.traffic_sign import signs
 from jaxdl.detect import box_iou
 from jaxdl.models import traffic_sign_net
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import transfer
-from experiments._run import Run
+from experiments.framework.run import Run
 from jaxdl.data import DownloadError, fashion, mnist5k, validation_split
 
 

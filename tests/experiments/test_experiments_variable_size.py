@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import variable_size
-from experiments._run import Run
+from experiments.framework.run import Run
 from jaxdl.data import mnist5k
 
 
