@@ -20,7 +20,7 @@ each chosen on a fifth of its own examples; 1,000 test digits, so that half a po
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from matplotlib import pyplot as plt
 
 import jaxdl
 from experiments.framework.run import Run
+from experiments.framework.settings import Checked, Count, at_least
 from jaxdl.data import digits8, mnist5k
 from jaxdl.models import mlp
 from jaxdl.train import init_state, make_step
@@ -42,23 +43,15 @@ DIRECTIONS = 8  # of gradients
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     data: Literal["mnist5k", "digits8"] = "mnist5k"
     """16×16 MNIST digits, at most 4,000 to train on, or scikit-learn's 8×8 digits, 1,437."""
-    most: int = 4000
+    most: Annotated[int, at_least(100)] = 4000
     """Training examples at the right end of the curves."""
-    seeds: int = 3
+    seeds: Count = 3
     """Draws of the training examples and of initial weights."""
-    steps: int = 2000
+    steps: Count = 2000
     """Of Adam, for every method and number of examples."""
-
-    def __post_init__(self):
-        for name, least in (("most", 100), ("seeds", 1), ("steps", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"feature_engineering: {name} must be at least {least}, got "
-                    f"{getattr(self, name)}; the default is {getattr(Settings, name)}"
-                )
 
 
 # --- features made by hand: images (N, side, side) in, numbers (N, m) out ------------------------

@@ -29,6 +29,7 @@ from matplotlib import pyplot as plt
 
 import jaxdl
 from experiments.framework.run import Run
+from experiments.framework.settings import Checked, Count
 from experiments.framework.timing import interleave, milliseconds, ratio, show
 from jaxdl.models import GOOGLENET_3A, GOOGLENET_3B, inception_module
 from jaxdl.numerics.pytree import pack_unique, unpack_unique
@@ -54,23 +55,15 @@ CUT = 1e-4  # singular values below this share of the largest are rounding of fl
 
 
 @dataclass(frozen=True)
-class Settings:
-    examples: int = 8
+class Settings(Checked):
+    examples: Count = 8
     """Images of 28 × 28 in the batch that is timed."""
-    repetitions: int = 15
+    repetitions: Count = 15
     """Rounds in which every module is timed once, forward and backward."""
-    rank_inputs: int = 16
+    rank_inputs: Count = 16
     """Random inputs at which the rank of the map is measured."""
     seed: int = 0
     """Of weights, inputs and cotangents."""
-
-    def __post_init__(self):
-        for name in ("examples", "repetitions", "rank_inputs"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"inception_cost: {name} must be at least 1, got {getattr(self, name)}; the "
-                    f"default is {getattr(Settings, name)}"
-                )
 
 
 def convolutions(spec, maps):

@@ -25,6 +25,7 @@ from matplotlib import pyplot as plt
 
 import jaxdl
 from experiments.framework.run import Run
+from experiments.framework.settings import Checked, Count
 
 # Activation and gain of the orthogonal weights: relu lets half of the energy through, and tanh
 # takes a little off whatever passes.
@@ -41,24 +42,21 @@ ALIVE = 1e-6  # an output that varies less with the input says nothing about its
 
 
 @dataclass(frozen=True)
-class Settings:
-    layers: int = 1000
+class Settings(Checked):
+    layers: Count = 1000
     """Depth of the deepest stack."""
-    width: int = 16
+    width: Count = 16
     """Units in each layer."""
     inputs: int = 1000
     """Random inputs on which the stacks are compared."""
     seed: int = 0
     """Of the weights and inputs."""
 
-    def __post_init__(self):
-        if self.layers < 1 or self.width < 1:
-            raise ValueError(
-                f"layers and width: must be at least 1, got {self.layers} and {self.width}"
-            )
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.inputs < 4 * self.width:
-            raise ValueError(
-                f"inputs: must be at least 4 × width ({4 * self.width}) so that no affine map can "
+            self.refuse(
+                f"inputs must be at least 4 × width ({4 * self.width}) so that no affine map can "
                 f"fit them by chance, got {self.inputs}; give more"
             )
 

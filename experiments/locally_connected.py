@@ -21,6 +21,7 @@ What was found, with 4 kernels at each place and 4,000 training images, mean of 
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +30,7 @@ from matplotlib import pyplot as plt
 
 import jaxdl
 from experiments.framework.run import Run
+from experiments.framework.settings import Above0, Checked, Count, within
 from jaxdl.data import Dataset, mnist5k
 from jaxdl.train import evaluate, init_state, make_epoch, make_step, train
 
@@ -47,37 +49,29 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Settings:
-    maps: int = 4
+class Settings(Checked):
+    maps: Count = 4
     """Kernels of the locally connected layer at each place."""
-    size: int = 5
+    size: Annotated[int, within(1, SIDE - 1, "so that pooling by 2 fits behind")] = 5
     """Side of the kernels."""
-    train_images: int = 4000
+    train_images: Annotated[int, within(1, 4000)] = 4000
     """Images to train on, 4,000 at most."""
-    epochs: int = 12
+    epochs: Count = 12
     """Passes over them."""
     batch: int = 50
     """Images a step."""
-    learning_rate: float = 3e-3
+    learning_rate: Above0 = 3e-3
     """Of Adam, with a cosine decay to 0; the same for all networks."""
-    seeds: int = 3
+    seeds: Count = 3
     """Runs, each with its own initial weights and order of the images."""
 
-    def __post_init__(self):
-        for name, right, words in (
-            ("maps", self.maps >= 1, "at least 1"),
-            ("size", 1 <= self.size < SIDE, f"in 1 … {SIDE - 1}, so that pooling by 2 fits behind"),
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("seeds", self.seeds >= 1, "at least 1"),
-            ("train_images", 1 <= self.train_images <= 4000, "in 1 … 4000"),
-            ("batch", 1 <= self.batch <= self.train_images, "in 1 … train_images"),
-            ("learning_rate", self.learning_rate > 0, "above 0"),
-        ):
-            if not right:
-                raise ValueError(
-                    f"locally_connected: {name} must be {words}, got {getattr(self, name)}; the "
-                    f"default is {getattr(Settings, name)}"
-                )
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.batch <= self.train_images:
+            self.refuse(
+                f"batch must be in 1 … train_images, got {self.batch}; the default is "
+                f"{Settings.batch}"
+            )
 
 
 def networks(settings, x):

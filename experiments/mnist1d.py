@@ -29,6 +29,7 @@ from matplotlib import pyplot as plt
 
 import jaxdl
 from experiments.framework.run import Run
+from experiments.framework.settings import Above0, Checked, Count
 from jaxdl.data import Dataset, mnist1d
 from jaxdl.train import Scores, evaluate, init_state, make_epoch, make_step, train
 
@@ -68,36 +69,26 @@ MARGIN = 2  # points that may lie between the paper and us
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     models: tuple[Name, ...] = ("logistic", "mlp", "cnn")
     """Which networks to train."""
-    epochs: int = 150
+    epochs: Count = 150
     """Passes over the 4,000 training examples."""
-    batch: int = 100
+    batch: Count = 100
     """Examples a step."""
-    learning_rate: float = 1e-2
+    learning_rate: Above0 = 1e-2
     """Of Adam."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Of the learning rate; constant in the paper."""
-    seeds: int = 5
+    seeds: Count = 5
     """Runs of each network, each with its own initial weights and order of examples."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"mnist1d: {name} must be at least 1, got {getattr(self, name)}; the default "
-                    f"is {getattr(Settings, name)}"
-                )
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"mnist1d: learning_rate must be above 0, got {self.learning_rate}; the default is "
-                f"{Settings.learning_rate}"
-            )
+        super().__post_init__()
         unknown = set(self.models) - set(KINDS)
         if unknown or not self.models or len(set(self.models)) < len(self.models):
-            raise ValueError(
-                f"mnist1d: models must be one or more of {', '.join(KINDS)}, each once, got "
+            self.refuse(
+                f"models must be one or more of {', '.join(KINDS)}, each once, got "
                 f"{self.models}; leave it out for all"
             )
 

@@ -30,6 +30,7 @@ from matplotlib import pyplot as plt
 
 import jaxdl
 from experiments.framework.run import Run
+from experiments.framework.settings import Above0, Checked, Count
 from jaxdl.data import digits8, mnist5k
 from jaxdl.models import mlp
 from jaxdl.train import evaluate, init_state, make_epoch, make_step, train
@@ -45,38 +46,28 @@ ROUNDING = 1e-9  # relative, in float64, behind a whole training
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     data: Literal["mnist5k", "digits8"] = "mnist5k"
     """5,000 MNIST digits of 16×16 pixels, or scikit-learn's 8×8 digits."""
     widths: tuple[int, ...] = (2, 6, 16)
     """Maps of the first convolution; the second has twice as many."""
-    size: int = 5
+    size: Count = 5
     """Side of the kernels."""
-    epochs: int = 15
+    epochs: Count = 15
     """Passes over the training data, the same for all networks."""
-    batch: int = 32
+    batch: Count = 32
     """Examples a step."""
-    learning_rate: float = 3e-3
+    learning_rate: Above0 = 3e-3
     """Of Adam, with a cosine decay to 0; the same for all networks."""
-    seeds: int = 3
+    seeds: Count = 3
     """Runs, each with its own initial weights, order of examples and permutation."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.widths or min(self.widths) < 1:
-            raise ValueError(
-                "pixel_permutation: widths must name at least one number of maps, each at least 1, "
+            self.refuse(
+                "widths must name at least one number of maps, each at least 1, "
                 f"got {self.widths}; e.g. {Settings.widths}"
-            )
-        for name in ("size", "epochs", "batch", "seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"pixel_permutation: {name} must be at least 1, got {getattr(self, name)}; "
-                    f"the default is {getattr(Settings, name)}"
-                )
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"pixel_permutation: learning_rate must be above 0, got {self.learning_rate}; the "
-                f"default is {Settings.learning_rate}"
             )
 
 

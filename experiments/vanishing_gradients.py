@@ -20,6 +20,7 @@ initialisations (normal with standard deviation 0.01; Glorot: variance 1/n; He: 
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ from matplotlib import pyplot as plt
 
 import jaxdl
 from experiments.framework.run import Run
+from experiments.framework.settings import Checked, Count, CountOr0, at_least
 from jaxdl.data import digits8
 
 ACTIVATIONS = {"sigmoid": jaxdl.sigmoid, "tanh": jaxdl.tanh, "relu": jaxdl.relu}
@@ -45,30 +47,24 @@ LOSS = jaxdl.softmax_cross_entropy()
 
 
 @dataclass(frozen=True)
-class Settings:
-    layers: int = 30
+class Settings(Checked):
+    layers: Annotated[int, at_least(2)] = 30
     """Depth of the stacks, without the softmax layer on top."""
-    seeds: int = 20
+    seeds: Count = 20
     """Weights drawn; norms are geometric means over them."""
-    batch: int = 128
+    batch: Count = 128
     """Digits behind each gradient."""
-    train_steps: int = 1000
+    train_steps: CountOr0 = 1000
     """Steps of SGD with batches of 64, to see what the gradients are worth; 0: do not train."""
     learning_rate: float = 0.01
     """Of that training."""
     train_seeds: int = 3
     """Draws of the weights to train, at most `seeds`."""
 
-    def __post_init__(self):
-        if self.layers < 2 or self.batch < 1 or self.train_steps < 0:
-            raise ValueError(
-                "layers, batch and train_steps: must be at least 2, 1 and 0, got "
-                f"{self.layers}, {self.batch} and {self.train_steps}"
-            )
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.train_seeds <= self.seeds:
-            raise ValueError(
-                f"train_seeds: must be in 1 … seeds ({self.seeds}), got {self.train_seeds}"
-            )
+            self.refuse(f"train_seeds must be in 1 … seeds ({self.seeds}), got {self.train_seeds}")
 
 
 def stack(activation, initialiser, layers):

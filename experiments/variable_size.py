@@ -18,6 +18,7 @@ What was found, on digits of 28×28 pixels resized to 20 … 48, mean of 3 seeds
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ from matplotlib.patches import Rectangle
 
 import jaxdl
 from experiments.framework.run import Run
+from experiments.framework.settings import Above0, Checked, Count, within
 from jaxdl.data import Dataset, mnist5k
 from jaxdl.models import (
     fixed_size_classifier,
@@ -47,43 +49,33 @@ COLORS = {"fixed": "#5d6770", "variable": "#2b5c8a", "global average": "#a3331c"
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     mixed: tuple[int, ...] = (24, 28, 36)
     """Sides of the images of mixed training, in pixels."""
     unseen: tuple[int, ...] = (20, 32, 40, 48)
     """Sides on which the networks are tested and never trained."""
     widths: tuple[int, ...] = (8, 16, 64)
     """Maps in each stage of the trunk; the last times 3×3 regions makes the 576 features."""
-    epochs: int = 8
+    epochs: Count = 8
     """Passes over the 4,000 training digits."""
-    batch: int = 50
+    batch: Annotated[int, within(1, 4000, "the number of training digits")] = 50
     """Digits a step, all of one size."""
-    learning_rate: float = 2e-3
+    learning_rate: Above0 = 2e-3
     """Of Adam, at the top of a cosine."""
-    seeds: int = 3
+    seeds: Count = 3
     """Runs of each network."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.mixed, default=0) < LEAST or min(self.unseen, default=LEAST) < 8:
-            raise ValueError(
-                f"variable_size: mixed must name sides of at least {LEAST} pixels, and unseen of "
+            self.refuse(
+                f"mixed must name sides of at least {LEAST} pixels, and unseen of "
                 f"at least 8, got {self.mixed} and {self.unseen}; smaller images have no place or "
                 "less than 3×3 places left"
             )
-        for name, right, words in (
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("seeds", self.seeds >= 1, "at least 1"),
-            ("batch", 1 <= self.batch <= 4000, "in 1 … 4000, the number of training digits"),
-            ("learning_rate", self.learning_rate > 0, "above 0"),
-        ):
-            if not right:
-                raise ValueError(
-                    f"variable_size: {name} must be {words}, got {getattr(self, name)}; the "
-                    f"default is {getattr(Settings, name)}"
-                )
         if len(self.widths) != 3 or self.widths[-1] * GRID**2 != FEATURES or min(self.widths) < 1:
-            raise ValueError(
-                f"variable_size: widths must be of three stages, the last {FEATURES // GRID**2} "
+            self.refuse(
+                f"widths must be of three stages, the last {FEATURES // GRID**2} "
                 f"wide so that 3×3 regions make {FEATURES} features, got {self.widths}; the "
                 f"default is {Settings.widths}"
             )

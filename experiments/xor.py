@@ -23,6 +23,7 @@ from jax import Array
 
 import jaxdl
 from experiments.framework.run import Run
+from experiments.framework.settings import Checked, Count
 
 INPUTS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
 TARGETS = np.array([[0], [1], [1], [0]], np.float32)
@@ -30,14 +31,14 @@ POINTS = 100  # of each learning curve
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """The network, its training, and how many of them."""
 
-    seeds: int = 100
+    seeds: Count = 100
     """Networks, each with its own initial weights and order of examples."""
     steps: int = 10_000
     """Training steps, one random example each; a multiple of 100."""
-    hidden: int = 5
+    hidden: Count = 5
     """Hidden units."""
     learning_rate: float = 0.5
     """Of plain gradient descent on ½(y − t)²."""
@@ -47,14 +48,10 @@ class Settings:
     """Whose backward pass: written by hand, or jax.grad of the same forward."""
 
     def __post_init__(self) -> None:
-        if self.seeds < 1 or self.hidden < 1:
-            raise ValueError(
-                f"xor: seeds and hidden must be at least 1, got {self.seeds} and {self.hidden}; "
-                "the defaults are 100 and 5"
-            )
+        super().__post_init__()
         if self.steps < POINTS or self.steps % POINTS:
-            raise ValueError(
-                f"xor: steps must be a multiple of {POINTS} (the points of a curve), got "
+            self.refuse(
+                f"steps must be a multiple of {POINTS} (the points of a curve), got "
                 f"{self.steps}; e.g. 10000"
             )
 

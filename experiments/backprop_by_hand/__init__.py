@@ -29,6 +29,7 @@ import optax
 import jaxdl
 from experiments.backprop_by_hand.pictures import draw_curves, draw_network
 from experiments.framework.run import Run
+from experiments.framework.settings import Above0, Checked, Count
 from jaxdl import gradcheck
 
 INPUT = [[0.05, 0.10]]
@@ -75,17 +76,11 @@ PRINTED = [
 
 
 @dataclass(frozen=True)
-class Settings:
-    steps: int = 10_000
+class Settings(Checked):
+    steps: Count = 10_000
     """Steps of training. The printed figures are compared only with the default settings."""
-    learning_rate: float = 0.5
+    learning_rate: Above0 = 0.5
     """Factor of the gradient in each step."""
-
-    def __post_init__(self):
-        if self.steps < 1:
-            raise ValueError(f"steps: must be at least 1, got {self.steps}; use 10000")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate: must be above 0, got {self.learning_rate}; use 0.5")
 
 
 def to_params(weights):

@@ -27,6 +27,7 @@ What was found:
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -41,14 +42,15 @@ from experiments.convolution_algebra.detection import detector
 from experiments.convolution_algebra.filtering import filtered, turned
 from experiments.framework.precision import EXACT, relative
 from experiments.framework.run import Run
+from experiments.framework.settings import Checked, Count, within
 from jaxdl.layers.toeplitz import conv_matrix
 
 MODES = ("valid", "same", "full")
 
 
 @dataclass(frozen=True)
-class Settings:
-    side: int = 160
+class Settings(Checked):
+    side: Annotated[int, within(80, 420, "the photograph")] = 160
     """Rows and columns of the photograph; 80 to 420."""
     dense_image: tuple[int, int] = (56, 64)
     """Image whose edges are also found by a dense matrix of about (rows · columns)² weights."""
@@ -60,35 +62,29 @@ class Settings:
     """Rows and columns of what the detector looks for."""
     noise: tuple[float, ...] = (0.0, 0.1, 0.3, 0.6)
     """Standard deviations of the noise added to the photograph, whose own is 1."""
-    repetitions: int = 9
+    repetitions: Count = 9
     """Rounds of every timing."""
     seed: int = 0
     """Of noise, kernels and places."""
 
-    def __post_init__(self):
-        if not 80 <= self.side <= 420:
-            raise ValueError(f"side: must be in 80 … 420, the photograph, got {self.side}")
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not 4 <= self.template <= self.side // 4:
-            raise ValueError(
-                f"template: must be in 4 … side/4 ({self.side // 4}), got {self.template}"
-            )
+            self.refuse(f"template must be in 4 … side/4 ({self.side // 4}), got {self.template}")
         if not self.kernel_sizes or any(
             size % 2 == 0 or not 1 <= size <= self.fourier_side for size in self.kernel_sizes
         ):
-            raise ValueError(
-                f"kernel_sizes: must be odd numbers in 1 … fourier_side ({self.fourier_side}), got "
+            self.refuse(
+                f"kernel_sizes must be odd numbers in 1 … fourier_side ({self.fourier_side}), got "
                 f"{self.kernel_sizes}; e.g. 3 9 31"
             )
         if min(self.dense_image) < 2 or np.prod(self.dense_image) > 10_000:
-            raise ValueError(
-                "dense_image: must have at least 2 rows and columns and at most 10,000 pixels, "
+            self.refuse(
+                "dense_image must have at least 2 rows and columns and at most 10,000 pixels, "
                 f"whose dense matrix takes 400 MB, got {self.dense_image}; e.g. 56 64"
             )
-        if not self.noise or min(self.noise) < 0 or self.repetitions < 1:
-            raise ValueError(
-                "noise and repetitions: must be at least one number, none negative, and at least "
-                f"1, got {self.noise} and {self.repetitions}"
-            )
+        if not self.noise or min(self.noise) < 0:
+            self.refuse(f"noise must be at least one number, none negative, got {self.noise}")
 
 
 def photograph():

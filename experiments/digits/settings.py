@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
+from experiments.framework.settings import (
+    Above0,
+    Checked,
+    Count,
+    CountOr0,
+    Counts,
+    NotNegative,
+    Share,
+)
 
 # Settings that not every choice has: what they are if not given, and with which choice they go.
 OPTIONAL: dict[str, tuple[Any, str, str]] = {
@@ -27,29 +35,29 @@ BY_MODEL: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """The parts of the system, each of them a choice."""
 
     model: Literal["convnet", "mlp"] = "convnet"
     """Stages of convolution and pooling with dense layers behind them, or dense layers alone."""
     data: Literal["digits8", "mnist5k"] = "digits8"
     """scikit-learn's 8×8 digits, or 5,000 MNIST digits cropped and resized."""
-    size: int | None = None
+    size: Count | None = None
     """Side of the images in pixels, for mnist5k: 16 as in the source, if not given."""
-    channels: tuple[int, ...] | None = None
+    channels: Counts | None = None
     """Maps in each convolutional stage, for the convnet: 32 and 64, if not given."""
-    kernel: int | None = None
+    kernel: Count | None = None
     """Side of the kernels in pixels, for the convnet: 3, if not given."""
-    depth: int | None = None
+    depth: CountOr0 | None = None
     """Hidden dense layers: 1 in the convnet and 2 in the mlp, if not given. With 0 the mlp is
     multinomial regression."""
-    width: int = 128
+    width: Count = 128
     """Units in each hidden dense layer."""
     activation: Literal[
         "relu", "leaky_relu", "elu", "sigmoid", "tanh", "softplus", "silu", "gelu", "identity"
     ] = "relu"
     """Behind every convolution and every hidden dense layer."""
-    dropout: float | None = None
+    dropout: Share | None = None
     """Share dropped in training, behind every pooling and every hidden dense layer: 0.15 in the
     convnet and 0.2 in the mlp, if not given."""
     init: Literal["he_normal", "glorot_uniform", "lecun_normal", "orthogonal", "small_normal"] = (
@@ -58,75 +66,57 @@ class Settings:
     """Initial weights."""
     loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
     """Softmax cross-entropy, or the squared error against one-hot targets."""
-    label_smoothing: float = 0.0
+    label_smoothing: Share = 0.0
     """Share of each target spread over all classes; for cross-entropy."""
     optimiser: Literal["sgd", "momentum", "rmsprop", "adam", "adamw"] = "adamw"
     """From optax."""
-    learning_rate: float | None = None
+    learning_rate: Above0 | None = None
     """At the top of the schedule: 0.004 for the convnet and 0.002 for the mlp, if not given."""
     schedule: Literal["constant", "cosine", "warmup_cosine"] = "warmup_cosine"
     """Of the learning rate; the warm-up takes a twentieth of the steps."""
-    epochs: int | None = None
+    epochs: Count | None = None
     """Passes over the training data: 30 for the convnet and 60 for the mlp, if not given."""
-    batch: int | None = None
+    batch: Count | None = None
     """Examples a step: 64 for the convnet and 32 for the mlp, if not given."""
     standardise: bool = False
     """Scale every pixel to mean 0 and variance 1 over the training data."""
-    shift: int = 0
+    shift: CountOr0 = 0
     """Most pixels by which a training image is moved at random, down and right."""
-    rotation: float | None = None
+    rotation: NotNegative | None = None
     """Most degrees by which a training image is turned at random, to either side: 10 for the
     convnet and 0 for the mlp, if not given."""
-    seeds: int = 5
+    seeds: Count = 5
     """Runs, each with its own initial weights and order of examples."""
     path: Literal["manual", "autodiff"] = "manual"
     """Whose backward pass: written by hand, or jax.grad of the same forward."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "epochs", "batch", "seeds"):
-            value, default = getattr(self, name), getattr(Settings, name)
-            if value is not None and value < 1:
-                raise ValueError(
-                    f"digits: {name} must be at least 1, got {value}; the default is "
-                    f"{BY_MODEL[self.model][name] if default is None else default}"
-                )
-        for name in ("dropout", "label_smoothing"):
-            if not 0 <= (getattr(self, name) or 0) < 1:
-                raise ValueError(
-                    f"digits: {name} is a share in [0, 1), got {getattr(self, name)}; e.g. 0.1"
-                )
-        for name, value in (
-            ("depth", self.depth), ("shift", self.shift), ("rotation", self.rotation)
-        ):  # fmt: skip
-            if value is not None and not value >= 0:
-                raise ValueError(f"digits: {name} must not be negative, got {value}; 0 is none")
-        for name, (default, choice, needed) in OPTIONAL.items():
+        super().__post_init__()
+        for name, (_, choice, needed) in OPTIONAL.items():
             value, taken = getattr(self, name), getattr(self, choice)
             if value is not None and taken != needed:
-                raise ValueError(
-                    f"digits: {name} goes with {choice} {needed}, got {name} {value} with {choice} "
+                self.refuse(
+                    f"{name} goes with {choice} {needed}, got {name} {value} with {choice} "
                     f"{taken}; leave {name} out, or take {choice} {needed}"
                 )
-            if value is not None and (value == () or np.min(value) < 1):
-                raise ValueError(
-                    f"digits: {name} must be at least 1, got {value}; the default is {default}"
-                )
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise ValueError(
-                f"digits: learning_rate must be above 0, got {self.learning_rate}; the default is "
-                f"{BY_MODEL[self.model]['learning_rate']}"
-            )
         if self.label_smoothing and self.loss != "cross_entropy":
-            raise ValueError(
-                f"digits: label_smoothing goes with loss cross_entropy, got {self.loss}; leave one "
+            self.refuse(
+                f"label_smoothing goes with loss cross_entropy, got {self.loss}; leave one "
                 "of the two out"
             )
+
+    def default_of(self, name: str) -> Any:
+        """The default, which is another one for each model."""
+        default = super().default_of(name)
+        return default_for(self.model, name) if default is None else default
+
+
+def default_for(model: str, name: str) -> Any:
+    """What a setting is for this model if it is not given."""
+    return BY_MODEL[model][name] if name in BY_MODEL[model] else OPTIONAL[name][0]
 
 
 def given(settings: Settings, name: str) -> Any:
     """An optional setting, or its default."""
     value = getattr(settings, name)
-    if value is not None:
-        return value
-    by_model = BY_MODEL[settings.model]
-    return by_model[name] if name in by_model else OPTIONAL[name][0]
+    return default_for(settings.model, name) if value is None else value

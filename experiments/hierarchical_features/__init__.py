@@ -30,6 +30,7 @@ import optax
 
 import jaxdl
 from experiments.framework.run import Run
+from experiments.framework.settings import Checked, Count
 from experiments.hierarchical_features import pictures
 from experiments.hierarchical_features.units import (
     BINS,
@@ -57,31 +58,26 @@ PROBED_LAYERS = tuple(name for name in LAYERS if name != "classes")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     data: Literal["mnist5k", "fashion_mnist"] = "mnist5k"
     """28×28 digits that come with a package, or Fashion-MNIST, which is fetched once."""
-    units: int = 32
+    units: Count = 32
     """In each layer: the same number, so that layers can be compared."""
-    epochs: int = 12
+    epochs: Count = 12
     """Passes over the training data."""
-    seeds: int = 3
+    seeds: Count = 3
     """Networks; figures are means over them, pictures are of the first."""
-    shown: int = 8
+    shown: Count = 8
     """Units of each layer in the pictures, at most `units`."""
-    ascent_steps: int = 200
+    ascent_steps: Count = 200
     """Of gradient ascent on the input."""
 
-    def __post_init__(self):
-        for name in ("units", "epochs", "seeds", "shown", "ascent_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"hierarchical_features: {name} must be at least 1, got "
-                    f"{getattr(self, name)}; the default is {getattr(Settings, name)}"
-                )
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.shown > self.units:
-            raise ValueError(
-                f"hierarchical_features: shown must be at most units ({self.units}), got "
-                f"{self.shown}; show fewer or give each layer more"
+            self.refuse(
+                f"shown must be at most units ({self.units}), got {self.shown}; show fewer or give "
+                "each layer more"
             )
 
 

@@ -19,6 +19,7 @@ another to test with:
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ import optax
 
 import jaxdl
 from experiments.framework.run import Run
+from experiments.framework.settings import Checked, Count, at_least, within
 from experiments.patch_features import pictures
 from experiments.patch_features.parts import (
     PATCH,
@@ -54,12 +56,12 @@ CROPS = 40  # of each texture and area: more would be the same pixels again
 
 
 @dataclass(frozen=True)
-class Settings:
-    hidden: int = 100
+class Settings(Checked):
+    hidden: Count = 100
     """Units of the autoencoder, and so maps of an image."""
-    patches: int = 20_000
+    patches: Annotated[int, at_least(1000)] = 20_000
     """Of 8×8 pixels, to train it on."""
-    epochs: int = 200
+    epochs: Count = 200
     """Passes of the autoencoder over them."""
     rho: float = 0.05
     """Mean activation that the sparsity penalty wants of each unit."""
@@ -67,23 +69,10 @@ class Settings:
     """Weight of that penalty."""
     decay: float = 1e-3
     """Weight of ½‖w‖²."""
-    few: int = 3
+    few: Annotated[int, within(1, CROPS, "the crops there are of each texture")] = 3
     """Crops of each texture to train on in the hard task; the easy one has 40."""
-    seeds: int = 5
+    seeds: Count = 5
     """Draws of autoencoders, random filters and crops, each with both areas in turn to train on."""
-
-    def __post_init__(self):
-        for name, least in (("hidden", 1), ("patches", 1000), ("epochs", 1), ("seeds", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"patch_features: {name} must be at least {least}, got "
-                    f"{getattr(self, name)}; the default is {getattr(Settings, name)}"
-                )
-        if not 1 <= self.few <= CROPS:
-            raise ValueError(
-                f"patch_features: few must be in 1 … {CROPS}, the crops there are of each "
-                f"texture, got {self.few}; the default is {Settings.few}"
-            )
 
 
 # --- data ---------------------------------------------------------------------------------------

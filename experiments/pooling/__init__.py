@@ -19,6 +19,7 @@ What was found:
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ import numpy as np
 
 import jaxdl
 from experiments.framework.run import Run
+from experiments.framework.settings import Checked, Count, CountOr0, at_least
 from experiments.pooling import networks, pictures, regions
 from jaxdl.data import mnist5k
 
@@ -45,37 +47,23 @@ FORMULAS = {
 WIDTHS = (1, 2, 3, 5, 9)  # of the windows of which a shift is seen
 
 
+FEWER = "shares of fewer places say little, the default is {default}"
+
+
 @dataclass(frozen=True)
-class Settings:
-    length: int = 100_000
+class Settings(Checked):
+    length: Annotated[int, at_least(100, FEWER)] = 100_000
     """Places of the random row that is shifted."""
-    filters_seeds: int = 10
+    filters_seeds: Count = 10
     """Runs of the network that pools over three filters."""
-    filters_epochs: int = 15
+    filters_epochs: Count = 15
     """Passes over the turned digits."""
-    sizes_seeds: int = 3
+    sizes_seeds: Count = 3
     """Runs of the network for each size of its pooling regions."""
-    sizes_epochs: int = 8
+    sizes_epochs: CountOr0 = 8
     """Passes over the digits for each of them; 0: neither train them nor learn regions."""
     seed: int = 0
     """Of the random rows and splits."""
-
-    def __post_init__(self):
-        if self.length < 100:
-            raise ValueError(
-                f"pooling: length must be at least 100, got {self.length}; shares of fewer places "
-                f"say little, the default is {Settings.length}"
-            )
-        for name in ("filters_seeds", "filters_epochs", "sizes_seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"pooling: {name} must be at least 1, got {getattr(self, name)}; the default "
-                    f"is {getattr(Settings, name)}"
-                )
-        if self.sizes_epochs < 0:
-            raise ValueError(
-                f"pooling: sizes_epochs must not be negative, got {self.sizes_epochs}; 0 is none"
-            )
 
 
 def run(settings: Settings, out: Run) -> None:

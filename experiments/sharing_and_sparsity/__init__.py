@@ -34,6 +34,7 @@ import numpy as np
 import jaxdl
 from experiments.framework.precision import EXACT, relative
 from experiments.framework.run import Run
+from experiments.framework.settings import Checked, Count
 from experiments.sharing_and_sparsity import pictures
 from experiments.sharing_and_sparsity.receptive_fields import CHANNELS, effective, fields
 from jaxdl.data import digits8
@@ -44,31 +45,24 @@ LOSS = jaxdl.softmax_cross_entropy()
 
 
 @dataclass(frozen=True)
-class Settings:
-    images: int = 64
+class Settings(Checked):
+    images: Count = 64
     """Random images over which a receptive field is collected."""
     depths: tuple[int, ...] = (4, 8, 16, 32)
     """Layers of the stacks whose effective receptive field is measured, in rising order."""
-    draws: int = 64
+    draws: Count = 64
     """Draws of the weights for that."""
-    digits: int = 128
+    digits: Count = 128
     """Digits behind the gradient of a shared weight."""
     seed: int = 0
     """Of weights and images."""
 
-    def __post_init__(self):
-        if min(self.images, self.draws, self.digits) < 1:
-            raise ValueError(
-                "images, draws and digits: must be at least 1, got "
-                f"{self.images}, {self.draws} and {self.digits}"
-            )
-        if (
-            len(self.depths) < 2
-            or min(self.depths) < 1
-            or list(self.depths) != sorted(set(self.depths))
-        ):
-            raise ValueError(
-                "depths: must be at least two positive numbers in rising order, got "
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rising = list(self.depths) == sorted(set(self.depths))
+        if len(self.depths) < 2 or min(self.depths) < 1 or not rising:
+            self.refuse(
+                "depths must be at least two positive numbers in rising order, got "
                 f"{self.depths}; e.g. 5 10 20"
             )
 

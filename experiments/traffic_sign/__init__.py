@@ -19,6 +19,7 @@ of signs are read.
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ import optax
 
 import jaxdl
 from experiments.framework.run import Run
+from experiments.framework.settings import Above0, Checked, Count, within
 from experiments.traffic_sign import pictures, signs
 from jaxdl.detect import box_iou, nms
 from jaxdl.models import traffic_sign_net
@@ -48,51 +50,34 @@ FOUND = 0.3  # overlap with a sign from which a box counts as on it
 
 
 @dataclass(frozen=True)
-class Settings:
-    train_images: int = 16_000
+class Settings(Checked):
+    train_images: Count = 16_000
     """Generated images to train on, two thirds of them with a sign."""
-    test_images: int = 3000
+    test_images: Count = 3000
     """Generated images to test on, from another seed."""
-    epochs: int = 20
+    epochs: Count = 20
     """Passes over the training images."""
-    batch: int = 50
+    batch: Count = 50
     """Images a step."""
-    learning_rate: float = 4e-3
+    learning_rate: Above0 = 4e-3
     """Of Adam, with a cosine decay to 0."""
-    seeds: int = 3
+    seeds: Count = 3
     """Runs, each with its own initial weights and order of the images."""
-    scenes: int = 100
+    scenes: Count = 100
     """Generated scenes of 128×192 pixels in which signs are to be found."""
-    signs_per_scene: int = 5
+    signs_per_scene: Count = 5
     """At most; they do not overlap."""
-    score: float = 0.7
+    score: Annotated[float, within(0, 1)] = 0.7
     """Probability from which a window proposes a box."""
-    iou: float = 0.2
+    iou: Annotated[float, within(0, 1)] = 0.2
     """Overlap with a better box from which suppression drops a box."""
 
-    def __post_init__(self):
-        for name in ("train_images", "test_images", "epochs", "batch", "seeds", "scenes",
-                     "signs_per_scene"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"traffic_sign: {name} must be at least 1, got {getattr(self, name)}; the "
-                    f"default is {getattr(Settings, name)}"
-                )
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.batch > self.train_images:
-            raise ValueError(
-                f"traffic_sign: batch must be at most train_images ({self.train_images}), got "
-                f"{self.batch}; take a smaller one"
-            )
-        for name in ("score", "iou"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"traffic_sign: {name} must be in 0 … 1, got {getattr(self, name)}; the "
-                    f"default is {getattr(Settings, name)}"
-                )
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"traffic_sign: learning_rate must be above 0, got {self.learning_rate}; the "
-                f"default is {Settings.learning_rate}"
+            self.refuse(
+                f"batch must be at most train_images ({self.train_images}), got {self.batch}; take "
+                "a smaller one"
             )
 
 

@@ -32,6 +32,7 @@ import optax
 
 import jaxdl
 from experiments.framework.run import Run
+from experiments.framework.settings import Checked, Count
 from experiments.transfer.findings import claims, draw, in_words
 from jaxdl.data import augment, fashion_mnist, mnist5k, validation_split
 from jaxdl.train import TrainState, evaluate, init_state, make_epoch, make_step, train
@@ -54,56 +55,42 @@ TUNING_SEED = 1000  # its subsets and weights choose learning rates and are not 
 
 
 @dataclass(frozen=True)
-class Settings:
-    pretrain_images: int = 60_000
+class Settings(Checked):
+    pretrain_images: Count = 60_000
     """Fashion-MNIST images to pretrain on, of its 60,000; fewer are faster."""
-    pretrain_epochs: int = 12
+    pretrain_epochs: Count = 12
     """Passes over them."""
     maps: tuple[int, int] = (8, 16)
     """Kernels of the two convolutions."""
-    hidden: int = 64
+    hidden: Count = 64
     """Units of the dense layer behind them, the last of the trunk."""
     sizes: tuple[int, ...] = (10, 100, 1000)
     """Digits to train on, equally many of each class."""
-    steps: int = 300
+    steps: Count = 300
     """Steps of training on the digits, the same for every method and size."""
-    batch: int = 50
+    batch: Count = 50
     """Digits a step; all of them where there are fewer."""
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
     """Learning rates of Adam to choose from, on digits that are neither trained on nor tested.
 
     Ten times these where the last layer alone is trained.
     """
-    tuning: int = 3
+    tuning: Count = 3
     """Subsets to choose them on, none of which is reported."""
-    seeds: int = 8
+    seeds: Count = 8
     """Subsets of the digits, each with its own initial weights."""
 
-    def __post_init__(self):
-        for name in (
-            "pretrain_images",
-            "pretrain_epochs",
-            "hidden",
-            "steps",
-            "batch",
-            "tuning",
-            "seeds",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"transfer: {name} must be at least 1, got {getattr(self, name)}; the default "
-                    f"is {getattr(Settings, name)}"
-                )
+    def __post_init__(self) -> None:
+        super().__post_init__()
         wrong = [n for n in self.sizes if n < 10 or n % 10 or n > 3000]
         if wrong or not self.sizes or sorted(set(self.sizes)) != list(self.sizes):
-            raise ValueError(
-                "transfer: sizes must be rising multiples of 10 in 10 … 3000 (ten classes), got "
+            self.refuse(
+                "sizes must be rising multiples of 10 in 10 … 3000 (ten classes), got "
                 f"{self.sizes}; e.g. {Settings.sizes}"
             )
         if not self.rates or min(self.rates) <= 0:
-            raise ValueError(
-                f"transfer: rates must be above 0, at least one, got {self.rates}; e.g. "
-                f"{Settings.rates}"
+            self.refuse(
+                f"rates must be above 0, at least one, got {self.rates}; e.g. {Settings.rates}"
             )
 
 
