@@ -29,6 +29,7 @@ import optax
 from matplotlib import pyplot as plt
 
 import jaxdl
+from experiments.framework.drawing import open_graphs
 from experiments.framework.run import Run
 from experiments.framework.settings import Checked, Count, at_least
 from jaxdl.data import digits8, mnist5k
@@ -298,8 +299,7 @@ def draw(out, sizes, curves):
     ticks = [v for v in (1, 2, 3, 5, 10, 20, 30, 50) if axes.get_ylim()[0] < v < axes.get_ylim()[1]]
     axes.set_yticks(ticks, map(str, ticks))
     axes.minorticks_off()
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    open_graphs(axes, grid=True)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     caption = (
         "Test error: dashed with features made by hand or none and softmax regression, full with "

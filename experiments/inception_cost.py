@@ -28,6 +28,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 import jaxdl
+from experiments.framework.drawing import open_graphs
 from experiments.framework.run import Run
 from experiments.framework.settings import Checked, Count
 from experiments.framework.timing import interleave, milliseconds, ratio, show
@@ -250,7 +251,9 @@ def measure_ranks(models, settings, out):
 
 
 def draw_cost(cost, times, out):
-    fig, panels = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True, width_ratios=(2, 1, 1))
+    fig, panels = plt.subplots(
+        1, 3, figsize=(11, 3.6), sharey=True, width_ratios=(2, 1, 1), layout="tight"
+    )
     names = list(cost)[::-1]
     left = np.zeros(len(names))
     for branch, color in zip(BRANCHES, COLORS, strict=True):
@@ -266,9 +269,7 @@ def draw_cost(cost, times, out):
     panels[1].legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     panels[2].barh(names, [cost[name]["kept_bytes"] / 1e6 for name in names], color="#b58a3c")
     panels[2].set(xlabel="MB kept for one image")
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-    fig.tight_layout()
+    open_graphs(*panels)
     caption = (
         "Five modules. The reductions take most of the 3×3 and 5×5 products away, and the time "
         "with them; what must be kept for the backward pass grows by the reduced maps."
@@ -293,8 +294,7 @@ def draw_trade(ranks, out):
     axes.plot([], [], "o", color="#3f3f3f", label="GoogLeNet")
     axes.set(xlabel="maps behind the reduction = rank at one position", xlim=(0, MAPS))
     axes.set(ylabel="multiply-adds, share of\nthe branch that is not reduced", ylim=(0, 1.3))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    open_graphs(axes, grid=True)
     axes.legend(frameon=False, loc="lower right")
     caption = (
         "Cost of a branch of module 3a against its rank: a straight line through 0, r·(C + k²·K) "

@@ -24,6 +24,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 import jaxdl
+from experiments.framework.drawing import open_graphs
 from experiments.framework.run import Run
 from experiments.framework.settings import Checked, Count
 
@@ -196,7 +197,7 @@ def shapes(settings, out):
 
 def draw_lines(out, t, lines, depths):
     shown = [d for d in depths if d <= 64] or depths[:1]
-    fig, panels = plt.subplots(1, 3, figsize=(11, 4), sharex=True, sharey=True)
+    fig, panels = plt.subplots(1, 3, figsize=(11, 4), sharex=True, sharey=True, layout="tight")
     for axes, kind in zip(panels, STACKS, strict=True):
         for height, depth in enumerate(shown):
             if (kind, depth) in lines:
@@ -209,7 +210,6 @@ def draw_lines(out, t, lines, depths):
         axes.tick_params(left=False)
     names = [f"{depth} layer{'s' * (depth > 1)}" for depth in shown]
     panels[0].set_yticks([0.4 - 1.1 * height for height in range(len(shown))], names)
-    fig.tight_layout()
     caption = (
         "The output, along the direction in which it varies most and scaled to one height, while "
         "the input moves along one straight line. Linear layers give a straight line at every "
@@ -224,8 +224,7 @@ def draw_residuals(out, residual):
         found = {depth: v for (k, depth), v in residual.items() if k == kind}
         axes.loglog(list(found), list(found.values()), "o-", color=COLORS[kind], label=kind)
     axes.set(xlabel="layers", ylabel="share missed by\nthe best affine fit", ylim=(1e-16, 9))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    open_graphs(axes, grid=True)
     axes.legend(frameon=False, loc="center left")
     caption = "A linear stack is affine to rounding at every depth; no other stack is at any depth"
     out.figure("affine_residual", fig, caption)

@@ -29,6 +29,7 @@ import optax
 from matplotlib import pyplot as plt
 
 import jaxdl
+from experiments.framework.drawing import open_graphs, show_image
 from experiments.framework.run import Run
 from experiments.framework.settings import Above0, Checked, Count, within
 from jaxdl.data import Dataset, mnist5k
@@ -258,8 +259,7 @@ def draw_images(out, data):
         if name in (OWN, SAME):
             images = np.concatenate([generated(name == OWN, noise=0, flip=0).x_train[:4], images])
         for axes, image in zip(line, images, strict=False):
-            axes.imshow(image[..., 0], cmap="gray_r")
-            axes.set(xticks=[], yticks=[])
+            show_image(axes, image[..., 0], cmap="gray_r")
         line[0].set_ylabel(name, rotation=0, ha="right", va="center")
     fig.tight_layout(pad=0.4)
     caption = (
@@ -270,7 +270,7 @@ def draw_images(out, data):
 
 
 def draw(out, scores):
-    fig, axes = plt.subplots(figsize=(9, 4.2))
+    fig, axes = plt.subplots(figsize=(9, 4.2), layout="tight")
     columns = [(CENTRED, 1), (MOVED, 1), (CENTRED, 2), (OWN, 1), (SAME, 1)]
     for i, net in enumerate(NETS):
         found = [100 * (1 - scores[name, net][:, which]) for name, which in columns]
@@ -281,8 +281,7 @@ def draw(out, scores):
              "generated,\nown parts", "generated,\nsame parts"]  # fmt: skip
     axes.set_xticks(range(len(columns)), names)
     axes.set(ylabel="test error, %")
-    axes.spines[["top", "right"]].set_visible(False)
+    open_graphs(axes)
     axes.legend(frameon=False, fontsize=9)
-    fig.tight_layout()
     caption = "Test error by data and network; bars are standard deviations over seeds"
     out.figure("errors", fig, caption)

@@ -28,6 +28,7 @@ import optax
 from matplotlib import pyplot as plt
 
 import jaxdl
+from experiments.framework.drawing import open_graphs
 from experiments.framework.run import Run
 from experiments.framework.settings import Above0, Checked, Count
 from jaxdl.data import Dataset, mnist1d
@@ -199,7 +200,7 @@ def claims(out: Run, accuracies: dict[tuple[str, str], list[float]]) -> None:
 
 def draw_examples(out: Run, versions: dict[str, Dataset]) -> None:
     """Two training examples of each class, and the same ones shuffled."""
-    fig, grid = plt.subplots(2, 10, figsize=(11, 4.4), sharex=True, sharey=True)
+    fig, grid = plt.subplots(2, 10, figsize=(11, 4.4), sharex=True, sharey=True, layout="tight")
     position = np.arange(versions["in order"].x_train.shape[1])
     for row, (order, data) in zip(grid, versions.items(), strict=True):
         for digit, axes in enumerate(row):
@@ -211,7 +212,6 @@ def draw_examples(out: Run, versions: dict[str, Dataset]) -> None:
         row[0].set_ylabel(f"position, {order}")
     for digit, axes in enumerate(grid[0]):
         axes.set_title(str(digit), fontsize=10)
-    fig.tight_layout()
     caption = (
         "Two training examples of each class, drawn downwards so that a digit can be seen in "
         "some; below, the same ones with their positions shuffled in one way for all."
@@ -235,7 +235,7 @@ def draw_accuracies(
     axes.axhline(10, color="grey", lw=0.8, ls=":")
     axes.set(ylabel="test accuracy, %", ylim=(0, 105), xlim=(-0.6, len(settings.models) - 0.4))
     axes.set_xticks(range(len(settings.models)), [KINDS[name].title for name in settings.models])
-    axes.spines[["top", "right"]].set_visible(False)
+    open_graphs(axes)
     axes.legend(frameon=False, loc="upper left")
     caption = (
         f"Test accuracy, mean and standard deviation of {settings.seeds} seeds; a black line is "

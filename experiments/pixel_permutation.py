@@ -29,6 +29,7 @@ import optax
 from matplotlib import pyplot as plt
 
 import jaxdl
+from experiments.framework.drawing import open_graphs, show_image
 from experiments.framework.run import Run
 from experiments.framework.settings import Above0, Checked, Count
 from jaxdl.data import digits8, mnist5k
@@ -277,20 +278,18 @@ def claims(settings, out, scores, sizes):
 
 def draw_images(out, data):
     side, shown = data.x_train.shape[1], 8
-    fig, panels = plt.subplots(len(ORDERS), shown, figsize=(9, 3.5))
+    fig, panels = plt.subplots(len(ORDERS), shown, figsize=(9, 3.5), layout="tight")
     for line, order in zip(panels, ORDERS, strict=True):
         images = rearrange(data.x_train[:shown], order_of(order, side, 0))
         for axes, image in zip(line, images, strict=True):
-            axes.imshow(image[..., 0], cmap="gray_r", vmin=0, vmax=1)
-            axes.set(xticks=[], yticks=[])
+            show_image(axes, image[..., 0], cmap="gray_r", vmin=0, vmax=1)
         line[0].set_ylabel(order, rotation=0, ha="right", va="center")
-    fig.tight_layout()
     caption = "The same digits in three orders of their pixels. Each row holds the same information"
     out.figure("images", fig, caption)
 
 
 def draw(out, scores, sizes):
-    fig, panels = plt.subplots(1, 2, figsize=(10.5, 4.2), sharex=True, sharey=True)
+    fig, panels = plt.subplots(1, 2, figsize=(10.5, 4.2), sharex=True, sharey=True, layout="tight")
     for which, (axes, title) in enumerate(zip(panels, ("training", "test"), strict=True)):
         for net in NETS:
             for order in ORDERS:
@@ -306,10 +305,8 @@ def draw(out, scores, sizes):
                               color=COLORS[net], ls=STYLES[order], capsize=2,
                               label=f"{net}, {order}")  # fmt: skip
         axes.set(xscale="log", yscale="log", xlabel="parameters", title=f"{title} error, %")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        open_graphs(axes, grid=True)
     panels[0].legend(frameon=False, fontsize=8, loc="lower left", handlelength=4)
-    fig.tight_layout()
     caption = (
         "Errors by number of parameters; bars are standard deviations over seeds, and an error of "
         "none is drawn at 0.02 %. Shuffling moves the convolutional network and not the dense one."

@@ -29,6 +29,7 @@ import optax
 from matplotlib import pyplot as plt
 
 import jaxdl
+from experiments.framework.drawing import open_graphs
 from experiments.framework.run import Run
 from experiments.framework.settings import Checked, Count, CountOr0, at_least
 from jaxdl.data import digits8
@@ -234,22 +235,20 @@ def report_training(settings, out, accuracy):
 
 def draw(out, seen):
     rows = {"delta": "‖δ‖", "gradient": "‖∂loss/∂w‖"}
-    fig, panels = plt.subplots(2, 3, figsize=(11, 6.4), sharex=True, sharey=True)
+    fig, panels = plt.subplots(2, 3, figsize=(11, 6.4), sharex=True, sharey=True, layout="tight")
     for line, (quantity, words) in zip(panels, rows.items(), strict=True):
         for axes, rule in zip(line, INITIALISERS, strict=True):
             for name in ACTIVATIONS:
                 norms = seen[name, rule][quantity]
                 layer = np.arange(1, len(norms) + 1)
                 axes.semilogy(layer, norms, color=COLORS[name], lw=2, label=name)
-            axes.grid(alpha=0.25)
-            axes.spines[["top", "right"]].set_visible(False)
+            open_graphs(axes, grid=True)
         line[0].set_ylabel(words)
     for axes, rule in zip(panels[0], INITIALISERS, strict=True):
         axes.set_title(rule)
     for axes in panels[1]:
         axes.set_xlabel("layer (the backward pass goes left)")
     panels[0][0].legend(frameon=False)
-    fig.tight_layout()
     caption = (
         "Norms per layer. Above, δ: flat lines are stacks through which gradients pass. Below, the "
         "gradients of the weights: flat and far below 1 means that all of them have vanished."

@@ -28,6 +28,7 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
 import jaxdl
+from experiments.framework.drawing import open_graphs
 from experiments.framework.run import Run
 from experiments.framework.settings import Above0, Checked, Count, within
 from jaxdl.data import Dataset, mnist5k
@@ -303,7 +304,7 @@ def draw(out, scores, settings):
         axes.axvline(size, color="#dde5ec", lw=6, zorder=0)
     axes.set(xlabel="side of the image, pixels", ylabel="test accuracy", xticks=sizes_of(settings))
     axes.grid(alpha=0.25, axis="y")
-    axes.spines[["top", "right"]].set_visible(False)
+    open_graphs(axes)
     axes.set(ylim=(0, 1.02))
     axes.legend(frameon=False, fontsize=9, loc="lower left", ncols=2)
     caption = (

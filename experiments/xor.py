@@ -12,7 +12,7 @@ every output is within 0.1 of its target. With learning rate 1 all hundred do bo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +23,16 @@ from jax import Array
 
 import jaxdl
 from experiments.framework.run import Run
-from experiments.framework.settings import Checked, Count
+from experiments.framework.settings import Bound, Checked, Count
 
 INPUTS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
 TARGETS = np.array([[0], [1], [1], [0]], np.float32)
 POINTS = 100  # of each learning curve
+WHOLE_CURVE = Bound(
+    f"must be a multiple of {POINTS} (the points of a curve)",
+    lambda steps: steps >= POINTS and steps % POINTS == 0,
+    "e.g. 10000",
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Settings(Checked):
 
     seeds: Count = 100
     """Networks, each with its own initial weights and order of examples."""
-    steps: int = 10_000
+    steps: Annotated[int, WHOLE_CURVE] = 10_000
     """Training steps, one random example each; a multiple of 100."""
     hidden: Count = 5
     """Hidden units."""
@@ -46,14 +51,6 @@ class Settings(Checked):
     """Initial weights: uniform in [0, 1) as in the source, or normal with standard deviation 1."""
     path: Literal["manual", "autodiff"] = "manual"
     """Whose backward pass: written by hand, or jax.grad of the same forward."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps < POINTS or self.steps % POINTS:
-            self.refuse(
-                f"steps must be a multiple of {POINTS} (the points of a curve), got "
-                f"{self.steps}; e.g. 10000"
-            )
 
 
 class Outcome(NamedTuple):

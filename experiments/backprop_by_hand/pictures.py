@@ -8,6 +8,8 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import Circle
 from matplotlib.ticker import PercentFormatter
 
+from experiments.framework.drawing import open_graphs
+
 
 def draw_network(out, seen, x, target, edges, biases):
     """Units with outputs and δ, edges (name, "i1 → h1", weight, gradient) with their values."""
@@ -57,8 +59,6 @@ def draw_curves(out, curves):
     bottom.axhline(0, color="#b8c0c8", lw=1)
     bottom.yaxis.set_major_formatter(PercentFormatter(1, decimals=2))
     bottom.set(xlabel="step", ylabel=f"E {wrong_name},\nrelative to {name}")
-    for axes in (top, bottom):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+    open_graphs(top, bottom, grid=True)
     caption = "Both train the network: the curves coincide (above) and differ by little (below)"
     out.figure("curves", fig, caption)

@@ -5,11 +5,13 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
+from experiments.framework.drawing import open_graphs, show_image
+
 BLUE, RED, GREEN, GREY = "#2b5c8a", "#a3331c", "#2f7d4f", "#b8c0c8"
 
 
 def draw_smoothing(out, true, noisy, smoothed, weights):
-    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 3.4), width_ratios=(4, 1))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 3.4), width_ratios=(4, 1), layout="tight")
     left.plot(noisy, ".", color=GREY, ms=3, label="readings")
     left.plot(true, color="#1c2530", lw=1, label="true place")
     times = np.arange(len(weights) - 1, len(noisy))
@@ -18,9 +20,7 @@ def draw_smoothing(out, true, noisy, smoothed, weights):
     left.legend(frameon=False, loc="lower left")
     right.bar(np.arange(len(weights)), weights, color=BLUE)
     right.set(xlabel="age a of the reading", title="weights w(a)")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    fig.tight_layout()
+    open_graphs(left, right)
     caption = (
         "A noisy sensor, and the weighted mean of its last readings: s(t) = Σ x(a)·w(t − a). "
         "The curve is smooth, and late by the mean age of the readings it weighs."
@@ -30,16 +30,13 @@ def draw_smoothing(out, true, noisy, smoothed, weights):
 
 def draw_equivariance(out, panels):
     """For each line a title, f(g(x)), g(f(x)) and the error between them."""
-    fig, axes = plt.subplots(len(panels), 3, figsize=(8, 2.7 * len(panels)))
+    fig, axes = plt.subplots(len(panels), 3, figsize=(8, 2.7 * len(panels)), layout="tight")
     for line, (title, left, right, error) in zip(axes, panels, strict=True):
         size = 2.5 * np.std(right)
         images = {"f(g(x))": left, "g(f(x))": right, f"difference: {error}": left - right}
         for axis, (words, image) in zip(line, images.items(), strict=True):
-            axis.imshow(image, cmap="RdBu", vmin=-size, vmax=size)
-            axis.set(xticks=[], yticks=[])
-            axis.set_title(words, fontsize=10)
+            show_image(axis, image, cmap="RdBu", vmin=-size, vmax=size, title=words)
         line[0].set_ylabel(title)
-    fig.tight_layout()
     caption = (
         "f finds vertical edges, g moves, turns or enlarges the image. Only for the shift does the "
         "order not matter. The difference is relative to g(f(x)); all on one scale of colours."
@@ -48,21 +45,20 @@ def draw_equivariance(out, panels):
 
 
 def draw_edges(out, image, edges):
-    fig, axes = plt.subplots(1, 2, figsize=(9, 4.2))
+    fig, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="tight")
     axes[0].imshow(image, cmap="gray")
     axes[0].set_title(f"image, {image.shape[0]} × {image.shape[1]}", fontsize=10)
     axes[1].imshow(np.abs(edges), cmap="gray", vmax=np.quantile(np.abs(edges), 0.99))
     axes[1].set_title(f"|x[i, j + 1] − x[i, j]|, {edges.shape[0]} × {edges.shape[1]}", fontsize=10)
     for axis in axes:
         axis.set(xticks=[], yticks=[])
-    fig.tight_layout()
     out.figure("edges", fig, "Vertical edges by the difference of neighbours: a kernel of two")
 
 
 def draw_matrices(out, matrices):
     """Dense matrices of convolutions by title; one colour for each weight, zeros white."""
     widths = [matrix.shape[1] / matrix.shape[0] for matrix in matrices.values()]
-    fig, axes = plt.subplots(1, len(matrices), figsize=(11, 5), width_ratios=widths)
+    fig, axes = plt.subplots(1, len(matrices), figsize=(11, 5), width_ratios=widths, layout="tight")
     for axis, (title, matrix) in zip(axes, matrices.items(), strict=True):
         values = np.unique(matrix[matrix != 0])
         shown = np.full(matrix.shape, np.nan)
@@ -71,7 +67,6 @@ def draw_matrices(out, matrices):
         axis.imshow(shown, cmap="turbo", interpolation="nearest")
         axis.set_title(f"{title}\n{len(values)} weights", fontsize=10)
         axis.set(xlabel="output", ylabel="input")
-    fig.tight_layout()
     caption = (
         "The dense matrices that these convolutions are. White is zero; every place of one colour "
         "holds the same weight."
@@ -81,7 +76,7 @@ def draw_matrices(out, matrices):
 
 def draw_crossover(out, seconds, crossovers, side):
     """Median seconds by case and side ("direct", "Fourier"), each {kernel size: seconds}."""
-    fig, panels = plt.subplots(1, len(seconds), figsize=(10, 3.8), sharex=True)
+    fig, panels = plt.subplots(1, len(seconds), figsize=(10, 3.8), sharex=True, layout="tight")
     for axes, (case, sides) in zip(np.atleast_1d(panels), seconds.items(), strict=True):
         for color, (name, found) in zip((BLUE, RED), sides.items(), strict=True):
             milliseconds = 1e3 * np.array(list(found.values()))
@@ -95,17 +90,16 @@ def draw_crossover(out, seconds, crossovers, side):
         axes.set_xticks(sizes, [str(size) for size in sizes], fontsize=8)
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.spines[["top", "right"]].set_visible(False)
+        open_graphs(axes)
         axes.legend(frameon=False, loc="upper left")
     np.atleast_1d(panels)[0].set_ylabel("milliseconds")
-    fig.tight_layout()
     caption = f"Time of one forward pass on an image of {side} × {side}: medians of one run"
     out.figure("crossover", fig, caption)
 
 
 def draw_detector(out, image, template_at, size, maps, found):
     """The image with the template's place, and the response of each detector with its maximum."""
-    fig, axes = plt.subplots(1, 1 + len(maps), figsize=(11, 3.6))
+    fig, axes = plt.subplots(1, 1 + len(maps), figsize=(11, 3.6), layout="tight")
     axes[0].imshow(image, cmap="gray")
     axes[0].set_title("image, and the template's place", fontsize=10)
     row, column = template_at
@@ -122,7 +116,6 @@ def draw_detector(out, image, template_at, size, maps, found):
         else:
             axis.plot(x, y, "o", color="white", mfc="none", ms=13, mew=1.2)
         axis.set(xticks=[], yticks=[])
-    fig.tight_layout()
     caption = (
         "A template cut from the image, and what three detectors answer. Circle: where it was cut; "
         "cross: the maximum. The plain maximum goes to a patch of larger norm."

@@ -3,6 +3,8 @@
 import numpy as np
 from matplotlib import pyplot as plt
 
+from experiments.framework.drawing import open_graphs
+
 COLORS = {"trained": "#2b5c8a", "untrained": "#999999"}
 
 
@@ -66,7 +68,7 @@ def units(out, layer, made, parts):
 
 def selectivity(out, layers, table):
     """`table`: (trained or untrained, probe or bits) -> (networks, layers)."""
-    fig, panels = plt.subplots(1, 2, figsize=(9.5, 3.6))
+    fig, panels = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="tight")
     titles = {"probe": "softmax regression on a layer", "bits": "one unit and the class"}
     for axes, what in zip(panels, titles, strict=True):
         for which, color in COLORS.items():
@@ -75,10 +77,8 @@ def selectivity(out, layers, table):
             axes.plot(layers, values.mean(axis=0), "o-", color=color, lw=2, label=which)
         axes.set(title=titles[what])
         axes.set_ylabel("test accuracy, %" if what == "probe" else "mutual information, bits")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        open_graphs(axes, grid=True)
     panels[0].legend(frameon=False)
-    fig.tight_layout()
     caption = (
         "Each layer has equally many units, taken by their largest activation in an image. Thin "
         "lines are single networks."

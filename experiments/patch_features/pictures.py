@@ -4,6 +4,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
+from experiments.framework.drawing import open_graphs, show_image
+
 
 def crops(out, areas):
     """`areas`: texture -> its two areas."""
@@ -53,8 +55,7 @@ def maps(out, image, found, filters, size, pool):
             axes.axvline(edge - 0.5, color="white", lw=0.8)
         axes.set_title(f"map of unit {k}", fontsize=9)
         inset = axes.inset_axes((0.0, 0.0, 0.22, 0.22))
-        inset.imshow(filters[:, k].reshape(size, size), cmap="gray")
-        inset.set(xticks=[], yticks=[])
+        show_image(inset, filters[:, k].reshape(size, size), cmap="gray")
     for axes in panels:
         axes.set(xticks=[], yticks=[])
     side = found.shape[0]
@@ -67,7 +68,7 @@ def maps(out, image, found, filters, size, pool):
 
 def accuracy(out, names, found, sizes):
     colors = {"learned": "#2b5c8a", "random": "#a3331c"}
-    fig, panels = plt.subplots(1, len(sizes), figsize=(10, 3.4), sharey=True)
+    fig, panels = plt.subplots(1, len(sizes), figsize=(10, 3.4), sharey=True, layout="tight")
     for axes, n in zip(panels, sizes, strict=True):
         for height, name in enumerate(names):
             values = 100 * np.asarray(found[name, n])
@@ -76,9 +77,8 @@ def accuracy(out, names, found, sizes):
             axes.plot(values, np.full(len(values), height), "k.", ms=4)
         axes.axvline(25, color="#444444", lw=1, ls=":")
         axes.set(title=f"{n} crops of each texture", xlabel="test accuracy, %", xlim=(0, 101))
-        axes.spines[["top", "right"]].set_visible(False)
+        open_graphs(axes)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
-    fig.tight_layout()
     caption = "Softmax regression on each kind of features; dots are single runs, dotted is chance."
     out.figure("accuracy", fig, caption)

@@ -4,14 +4,15 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
+from experiments.framework.drawing import open_graphs, show_image
+
 COLORS = ("#2b5c8a", "#a3331c", "#2f7d4f", "#8a6d2b")
 
 
 def _image(axes, image, cmap="gray_r", most=None):
     signed = cmap == "RdBu_r"
     most = most or max(float(np.abs(image).max()), 1e-9)
-    axes.imshow(image, cmap=cmap, vmin=-most if signed else 0, vmax=most)
-    axes.set(xticks=[], yticks=[])
+    show_image(axes, image, cmap=cmap, vmin=-most if signed else 0, vmax=most)
 
 
 def stages(out, seen):
@@ -38,7 +39,7 @@ def stages(out, seen):
 
 
 def kinds(out, maps, pooled, bump, shares):
-    fig, panels = plt.subplots(2, 5, figsize=(10, 4.6))
+    fig, panels = plt.subplots(2, 5, figsize=(10, 4.6), layout="tight")
     _image(panels[0, 0], np.asarray(maps))
     panels[0, 0].set_title(f"detector {maps.shape[0]}×{maps.shape[1]}", fontsize=10)
     for axes, (name, y) in zip(panels[0, 1:], pooled.items(), strict=True):
@@ -50,7 +51,6 @@ def kinds(out, maps, pooled, bump, shares):
         axes.set_title(name, fontsize=10)
         for (row, column), value in np.ndenumerate(values):
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9)
-    fig.tight_layout()
     caption = (
         "Above: one detector map and what four kinds of pooling (3×3, stride 2) make of it. Below: "
         "a window of nine values and the gradient that each kind gives back to them for 1 at its "
@@ -60,7 +60,9 @@ def kinds(out, maps, pooled, bump, shares):
 
 
 def shift(out, before, after, pooled, found):
-    fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.9), width_ratios=(1, 1.15))
+    fig, (left, right) = plt.subplots(
+        1, 2, figsize=(10.5, 3.9), width_ratios=(1, 1.15), layout="tight"
+    )
     lines = (
         (3.2, "max of 3", pooled[0][0], pooled[1][0]),
         (2.2, "detector", before, after),
@@ -83,10 +85,8 @@ def shift(out, before, after, pooled, found):
     right.plot(widths, [v["max"] for v in found.values()], "o", color=COLORS[0], label="maxima")
     right.plot(widths, [v["average"] for v in found.values()], "s", color=COLORS[1], label="means")
     right.set(xlabel="width of the window", ylabel="share that changes", ylim=(0, 1.08))
-    right.grid(alpha=0.25)
-    right.spines[["top", "right"]].set_visible(False)
+    open_graphs(right, grid=True)
     right.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.68))
-    fig.tight_layout()
     caption = (
         "Left: all four inputs change under the shift (red), two of the four maxima do not (grey). "
         "Right: the share that changes in a long random row, by width."
@@ -131,7 +131,7 @@ def filters(out, turns, w, turned, winners, angles, curves, one):
         xlabel="turn of the 5, degrees", title="mean answer to test 5s", xticks=range(-120, 121, 60)
     )
     lines.title.set_fontsize(10)
-    lines.spines[["top", "right"]].set_visible(False)
+    open_graphs(lines)
     lines.legend(frameon=False, fontsize=8, loc="lower center", ncols=2)
     lines.set_ylim(min(curves.mean(axis=1).min() * 1.45, -2))
     caption = (
@@ -145,7 +145,7 @@ def filters(out, turns, w, turned, winners, angles, curves, one):
 
 def sizes(out, found):
     names = list(found)
-    fig, panels = plt.subplots(1, 3, figsize=(10.5, 3.4))
+    fig, panels = plt.subplots(1, 3, figsize=(10.5, 3.4), layout="tight")
     for key, color, words in (("accuracy", COLORS[0], "test digits"),
                               ("accuracy_moved", COLORS[1], "moved by 2 pixels")):  # fmt: skip
         scores = np.array([values[key] for values in found.values()])
@@ -165,9 +165,7 @@ def sizes(out, found):
     for axes in panels:
         axes.set_xticks(range(len(names)), [f"{size}×{size}" for size in names])
         axes.set_xlabel("pooling region")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    fig.tight_layout()
+        open_graphs(axes, grid=True)
     caption = "Accuracy, memory for the backward pass, and parameters, by size of the regions"
     out.figure("sizes", fig, caption)
 
@@ -182,18 +180,17 @@ def _draw_regions(axes, bounds, scale=1.0, colors=COLORS):
 
 
 def regions(out, strongest, sets):
-    fig, panels = plt.subplots(1, len(sets), figsize=(9.5, 3.4))
+    fig, panels = plt.subplots(1, len(sets), figsize=(9.5, 3.4), layout="tight")
     for axes, (name, bounds) in zip(panels, sets.items(), strict=True):
         _image(axes, strongest)
         _draw_regions(axes, bounds)
         axes.set_title(name, fontsize=10)
-    fig.tight_layout()
     caption = "The strongest answer of the detector at each place, under three sets of regions"
     out.figure("regions", fig, caption)
 
 
 def structure(out, mean, candidates, structures):
-    fig, panels = plt.subplots(2, 5, figsize=(10.5, 4.7))
+    fig, panels = plt.subplots(2, 5, figsize=(10.5, 4.7), layout="tight")
     chosen = structures[max(structures)]["learned"]
     _image(panels[0, 0], mean, most=2.5 * mean.max())
     _draw_regions(panels[0, 0], candidates[structures[max(structures)]["grid"]])
@@ -202,7 +199,6 @@ def structure(out, mean, candidates, structures):
         _image(axes, mean, most=2.5 * mean.max())
         _draw_regions(axes, candidates[[region]], 1.3, COLORS[1:])
         axes.set_title(f"learned, {i + 1}", fontsize=10)
-    fig.tight_layout()
     caption = (
         "The fixed grid, and the regions of the learned structure in the order in which they were "
         "chosen, over the mean detector answer of 1,000 digits"

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
+from experiments.framework.drawing import open_graphs
 from experiments.traffic_sign.signs import NAMES
 
 
@@ -44,13 +45,13 @@ def stages(out, params, image, maps):
     bars.set_yticks(range(len(share)), NAMES, fontsize=8)
     bars.set(xlim=(0, 1), title="softmax")
     bars.invert_yaxis()
-    bars.spines[["top", "right"]].set_visible(False)
+    open_graphs(bars)
     caption = "A test image behind every stage; dark is 0. Kernels: grey is 0"
     out.figure("stages", fig, caption)
 
 
 def scene(out, image, boxes, proposed, kept, scores, classes):
-    fig, panels = plt.subplots(1, 2, figsize=(12, 4.4))
+    fig, panels = plt.subplots(1, 2, figsize=(12, 4.4), layout="tight")
     titles = ("every window that sees a sign", "after non-maximum suppression")
     for axes, rows, title in zip(panels, (proposed, kept), titles, strict=True):
         axes.imshow(image)
@@ -62,7 +63,6 @@ def scene(out, image, boxes, proposed, kept, scores, classes):
         y0, x0, *_ = boxes[row]
         panels[1].text(x0, y0 - 2, f"{NAMES[classes[row]]} {scores[row]:.2f}", color="k",
                        fontsize=8, bbox={"facecolor": "w", "pad": 1, "lw": 0})  # fmt: skip
-    fig.tight_layout()
     out.figure("scene", fig, "A generated scene: boxes before and after non-maximum suppression")
 
 

@@ -3,6 +3,8 @@
 import numpy as np
 from matplotlib import pyplot as plt
 
+from experiments.framework.drawing import open_graphs
+
 STYLES = {
     "from scratch": ("#555555", "-"),
     "fine-tuned": ("#2f7d4f", "-"),
@@ -74,8 +76,7 @@ def draw(out, sizes, accuracy):
         axes.set(xscale="log", xlabel="digits to train on")
         axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
         axes.minorticks_off()
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        open_graphs(axes, grid=True)
     fig.legend(frameon=False, loc="upper center", ncols=4, handlelength=3, fontsize=9)
     fig.tight_layout(rect=(0, 0, 1, 0.88))
     caption = (
