@@ -65,6 +65,7 @@ def lab(tmp_path, monkeypatch):
     name = "fakelab"
     folder = tmp_path / "code" / name
     (folder / "bench").mkdir(parents=True)
+    (folder / "folded").mkdir()
     for file, code in {
         "__init__.py": "",
         "bench/__init__.py": "",
@@ -73,6 +74,8 @@ def lab(tmp_path, monkeypatch):
         "helpers.py": "raise RuntimeError('never imported')",
         "needy.py": "import no_such_package_here\n" + FAKE.replace('"""\n', '"""\n', 1),
         "_private.py": FAKE,
+        "folded/__init__.py": FAKE,
+        "folded/parts.py": FAKE,
         "clash.py": FAKE.replace("seeds: int = 3", "out: int = 3\n    seeds: int = 3"),
     }.items():
         (folder / file).write_text(code)
@@ -107,6 +110,7 @@ def test_list_shows_experiments_and_benchmarks_apart(lab, capsys):
     experiments, benchmarks = out.split("Benchmarks")
     assert re.search(r"thing +Does a \[small\] thing work\?", experiments)
     assert re.search(r"bench\.speed +How fast is it\?", benchmarks)
+    assert re.search(r"folded +Does a", experiments) and "parts" not in out
     assert "helpers" not in out and "private" not in out
     assert not [m for m in sys.modules if m.startswith(f"{lab}.")], "listing imports nothing"
 
@@ -129,7 +133,7 @@ def test_unknown_name_gives_the_closest_and_the_list(lab, capsys, typed, meant):
     assert main([typed], lab) == 2
     error = capsys.readouterr().err
     assert f"got '{typed}'; did you mean '{meant}'?" in error
-    assert "expected one of clash, needy, thing, bench.speed, claims" in error
+    assert "expected one of clash, folded, needy, thing, bench.speed, claims" in error
     assert not Path("runs").exists()
 
 

@@ -1,7 +1,5 @@
 """Counts, receptive fields and the gradient of a shared weight, with settings that take seconds."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,29 +7,15 @@ import pytest
 
 import jaxdl
 from experiments import sharing_and_sparsity
-from experiments.framework.run import Run
 from experiments.sharing_and_sparsity import receptive_fields
-
-
-@pytest.fixture(autouse=True)
-def default_mode(x64_off):
-    """Experiments run in the default mode of JAX."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
+from tests.experiments.running import drawn, record
 
 SETTINGS = sharing_and_sparsity.Settings(images=8, depths=(2, 4, 8), draws=24, digits=16)
 
 
-def record(part, folder):
+def recorded(part, folder):
     """Results, claims and folder of a run, or of a part of one."""
-    with (
-        jax.enable_x64(False),
-        jax.numpy_dtype_promotion("standard"),
-        Run("sharing_and_sparsity", SETTINGS, folder) as out,
-    ):
-        part(SETTINGS, out)
-    return json.loads((folder / "results.json").read_text(encoding="utf-8")) | {"folder": folder}
+    return record(folder, lambda out: part(SETTINGS, out)) | {"folder": folder}
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +23,7 @@ def found(tmp_path_factory):
     """A run without the receptive fields, whose many programs take as long as all the rest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharing_and_sparsity, "fields", lambda *_: None)
-        return record(sharing_and_sparsity.run, tmp_path_factory.mktemp("sharing") / "run")
-
-
-def drawn(found, *figures):
-    return all((found["folder"] / f"{figure}.png").stat().st_size > 5000 for figure in figures)
+        return recorded(sharing_and_sparsity.run, tmp_path_factory.mktemp("sharing") / "run")
 
 
 def test_all_claims_hold(found):
@@ -51,7 +31,7 @@ def test_all_claims_hold(found):
     assert {claim["id"] for claim in found["claims"]} == {"B3", "B4"}
     assert len(found["claims"]) == 11
     assert [claim for claim in found["claims"] if not claim["holds"]] == []
-    assert drawn(found, "connections", "effective", "gradient_by_place")
+    assert drawn(found["folder"], "connections", "effective", "gradient_by_place")
 
 
 def test_counts_of_the_source(found):
@@ -71,7 +51,7 @@ def test_connections(found):
 
 
 def test_receptive_fields(tmp_path):
-    found = record(sharing_and_sparsity.fields, tmp_path / "run")
+    found = recorded(sharing_and_sparsity.fields, tmp_path / "run")
     assert [claim["holds"] for claim in found["claims"]] == [True] * 3
     assert found["results"]["receptive_fields"] == {
         "3 × 3": [3, 5, 7, 9, 11, 13],
@@ -81,7 +61,7 @@ def test_receptive_fields(tmp_path):
         "5 × 5 and max pool": [5, 6, 14, 16],
     }
     assert found["results"]["reached_by_one_image"]["5 × 5 and max pool"] < 1
-    assert drawn(found, "fields", "growth")
+    assert drawn(found["folder"], "fields", "growth")
 
 
 def test_formula_of_the_receptive_field():
@@ -123,16 +103,3 @@ def test_effective_field_is_narrower_than_the_field(found):
     expected = np.sqrt(2 * np.array([2, 4, 8]) / 3)
     spread = found["results"]["effective_deviation"]
     np.testing.assert_allclose(spread, expected, rtol=0.15)
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"images": 0}, "images, draws and digits: must be at least 1, got 0, 64 and 128"),
-        ({"depths": (5,)}, r"depths: .* in rising order, got \(5,\); e\.g\. 5 10 20"),
-        ({"depths": (8, 4)}, r"depths: .* got \(8, 4\)"),
-    ],
-)
-def test_settings_that_cannot_be(settings, text):
-    with pytest.raises(ValueError, match=text):
-        sharing_and_sparsity.Settings(**settings)
