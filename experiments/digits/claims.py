@@ -74,8 +74,9 @@ def report(
         f"{unit:.1e}",
         unit < 1e-5,
     )
-    together = model.apply(params, x[:8])
-    alone = jnp.concatenate([model.apply(params, x[i : i + 1]) for i in range(8)])
+    apply = jax.jit(model.apply)
+    together = apply(params, x[:8])
+    alone = jnp.concatenate([apply(params, x[i : i + 1]) for i in range(8)])
     difference = float(jnp.max(jnp.abs(together - alone)) / jnp.max(jnp.abs(alone)))
     out.claim(
         "C2",

@@ -1,6 +1,6 @@
 """The network of hierarchical_features, and what its units see, look for and say of the class."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,7 @@ def one_hot_backward(model, params, x, places, units):
     return model.bwd(params, residuals, dy, jaxdl.none)[1]
 
 
+@cache
 def receptive_fields(units, shape):
     """Of every place of every layer: (places, 4) of first and last row, first and last column.
 

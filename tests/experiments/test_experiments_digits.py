@@ -14,30 +14,49 @@ from experiments.framework.run import Run
 from tests.experiments.running import drawn, log, results, run
 
 SMALL = {"channels": (8, 16), "width": 32, "rotation": 0.0, "dropout": 0.0, "learning_rate": 1e-2}
+FEW: dict[str, Any] = {"epochs": 12, "seeds": 1}
+CASES: dict[str, tuple[dict[str, Any], float]] = {
+    "convnet": (SMALL, 0.9),
+    "mlp with other choices": (
+        {"model": "mlp", "path": "autodiff", "loss": "squared_error", "activation": "tanh",
+         "optimiser": "momentum", "learning_rate": 2e-2},
+        0.9,
+    ),
+    "regression": (
+        {"model": "mlp", "depth": 0, "schedule": "constant", "standardise": True, "rotation": 5.0},
+        0.8,
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("changes", "bar"),
-    [
-        (SMALL, 0.9),
-        (
-            {"model": "mlp", "path": "autodiff", "loss": "squared_error", "activation": "tanh",
-             "optimiser": "momentum", "learning_rate": 2e-2},
-            0.9,
-        ),
-        (
-            {"model": "mlp", "depth": 0, "schedule": "constant", "standardise": True,
-             "rotation": 5.0},
-            0.8,
-        ),
-    ],
-    ids=["convnet", "mlp with other choices", "regression"],
-)  # fmt: skip
-def test_digits(tmp_path, changes, bar):
-    settings = digits.Settings(**{"epochs": 12, "seeds": 1} | changes)
-    found = run(digits, settings, tmp_path / "run")
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A function: case -> (settings, results.json, folder), each run once.
+
+    The bar of the convnet is out of reach, that of the mlp is one that all pass.
+    """
+    done = {}
+
+    def once(case):
+        if case not in done:
+            settings, folder = (
+                digits.Settings(**FEW | CASES[case][0]),
+                tmp_path_factory.mktemp("run"),
+            )
+            done[case] = settings, run(digits, settings, folder), folder
+        return done[case]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(digits.BARS, ("convnet", "digits8"), 1.01)
+        patch.setitem(digits.BARS, ("mlp", "digits8"), 0.0)
+        yield once
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_digits(runs, case):
+    settings, found, folder = runs(case)
     assert found["status"] == "done"
-    assert found["results"]["test_accuracy_mean"] > bar
+    assert found["results"]["test_accuracy_mean"] > CASES[case][1]
     differences = found["results"]["path_difference"]
     assert differences["first_step"] < 1e-5 and differences["last_step"] < 1e-4
     held = {claim["id"]: claim["holds"] for claim in found["claims"]}
@@ -48,26 +67,24 @@ def test_digits(tmp_path, changes, bar):
     assert "C3" in held and ("C5" in held) == convnet
     assert ("test_accuracy_mlp" in found["results"]) == convnet
     figures = ["curves", "confusion", "gradient_norms"] + ["filters"] * convnet
-    assert drawn(tmp_path / "run", *figures)
+    assert drawn(folder, *figures)
 
 
-FEW: dict[str, Any] = {"width": 32, "epochs": 1, "seeds": 1}
-
-
-def test_each_model_has_its_own_bar_and_defaults(tmp_path, monkeypatch):
+def test_each_model_has_its_own_bar_and_defaults(runs, tmp_path):
     """One bar out of reach and one that all pass: the verdicts are not exchanged.
 
-    The mlp beside the convnet is the one of `--model mlp`.
+    The mlp beside the convnet is the one of `--model mlp`, with depth and batch of its own.
     """
-    monkeypatch.setitem(digits.BARS, ("convnet", "digits8"), 1.01)
-    monkeypatch.setitem(digits.BARS, ("mlp", "digits8"), 0.0)
-    found = run(digits, digits.Settings(channels=(4,), **FEW), tmp_path / "run")
+    settings, found, _ = runs("convnet")
     held = {claim["id"]: claim["holds"] for claim in found["claims"]}
     assert held["C3"] and not held["C5"]
-    assert found["results"]["used"] == BY_MODEL["convnet"] | {"epochs": 1}
-    settings = digits.Settings(model="mlp", **FEW)
-    with Run("digits", settings, tmp_path / "mlp") as out:
-        alone = digits.train_seeds(settings, digits.load(settings), out)[1]
+    names = BY_MODEL["convnet"].keys() & (SMALL | FEW).keys()
+    chosen = {name: getattr(settings, name) for name in names}
+    assert found["results"]["used"] == BY_MODEL["convnet"] | chosen
+    own = digits.Settings(model="mlp", **FEW | SMALL | {"channels": None})
+    with Run("digits", own, tmp_path / "mlp") as out:
+        alone = digits.train_seeds(own, digits.load(own), out)[1]
+    assert given(own, "batch") == 32 and given(own, "depth") == 2
     assert found["results"]["test_accuracy_mlp"] == [alone[0].test[-1].accuracy]
 
 
@@ -95,12 +112,12 @@ def test_augmentation_turns_and_moves_then_scales():
     key = jax.random.key(0)
     plain = augmenter(digits.Settings(shift=0, rotation=0.0), lambda x: x)
     assert plain(key, x) is x
-    moved = augmenter(digits.Settings(shift=1, rotation=0.0), lambda x: 2 * x)(key, x) / 2
+    moved = jax.jit(augmenter(digits.Settings(shift=1, rotation=0.0), lambda x: 2 * x))(key, x) / 2
     placed = [jnp.pad(x, [(0, 0), (2, 2), (2, 2), (0, 0)])[:, 2 - d : 10 - d, 2 - r : 10 - r]
               for d in (-1, 0, 1) for r in (-1, 0, 1)]  # fmt: skip
     match = jnp.stack([jnp.all(moved == at, axis=(1, 2, 3)) for at in placed])
     assert match.any(axis=0).all() and not match[4].all()
-    turned = augmenter(digits.Settings(shift=0, rotation=10.0), lambda x: x)(key, x)
+    turned = jax.jit(augmenter(digits.Settings(shift=0, rotation=10.0), lambda x: x))(key, x)
     change = jnp.linalg.norm(turned - x) / jnp.linalg.norm(x)
     assert 0.02 < change < 0.5  # a little, and not nothing
 

@@ -56,7 +56,9 @@ def test_transfer(tmp_path, clothes):
 
 def test_clothes_are_moved_and_mirrored():
     image = jnp.zeros((28, 28, 1)).at[10, 8, 0].set(1.0)
-    seen = jax.vmap(transfer.vary, (0, None))(jax.random.split(jax.random.key(0), 400), image)
+    seen = jax.jit(jax.vmap(transfer.vary, (0, None)))(
+        jax.random.split(jax.random.key(0), 400), image
+    )
     assert np.all(np.sum(seen, axis=(1, 2, 3)) == 1)
     _, rows, columns, _ = np.nonzero(np.asarray(seen))
     assert set(rows) == set(range(6, 15))
