@@ -31,7 +31,7 @@ from matplotlib import pyplot as plt
 import jaxdl
 from experiments.framework.drawing import open_graphs, show_image
 from experiments.framework.run import Run
-from experiments.framework.settings import Above0, Checked, Count, within
+from experiments.framework.settings import Above0, Checked, Count, NoMoreThan, within
 from jaxdl.data import Dataset, mnist5k
 from jaxdl.train import evaluate, init_state, make_epoch, make_step, train
 
@@ -59,20 +59,12 @@ class Settings(Checked):
     """Images to train on, 4,000 at most."""
     epochs: Count = 12
     """Passes over them."""
-    batch: int = 50
+    batch: Annotated[Count, NoMoreThan("train_images")] = 50
     """Images a step."""
     learning_rate: Above0 = 3e-3
     """Of Adam, with a cosine decay to 0; the same for all networks."""
     seeds: Count = 3
     """Runs, each with its own initial weights and order of the images."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 <= self.batch <= self.train_images:
-            self.refuse(
-                f"batch must be in 1 … train_images, got {self.batch}; the default is "
-                f"{Settings.batch}"
-            )
 
 
 def networks(settings, x):

@@ -31,7 +31,7 @@ from matplotlib import pyplot as plt
 import jaxdl
 from experiments.framework.drawing import open_graphs
 from experiments.framework.run import Run
-from experiments.framework.settings import Checked, Count, CountOr0, at_least
+from experiments.framework.settings import Checked, Count, CountOr0, NoMoreThan, at_least
 from jaxdl.data import digits8
 
 ACTIVATIONS = {"sigmoid": jaxdl.sigmoid, "tanh": jaxdl.tanh, "relu": jaxdl.relu}
@@ -59,13 +59,8 @@ class Settings(Checked):
     """Steps of SGD with batches of 64, to see what the gradients are worth; 0: do not train."""
     learning_rate: float = 0.01
     """Of that training."""
-    train_seeds: int = 3
+    train_seeds: Annotated[Count, NoMoreThan("seeds")] = 3
     """Draws of the weights to train, at most `seeds`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 <= self.train_seeds <= self.seeds:
-            self.refuse(f"train_seeds must be in 1 … seeds ({self.seeds}), got {self.train_seeds}")
 
 
 def stack(activation, initialiser, layers):

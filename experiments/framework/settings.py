@@ -6,7 +6,7 @@
         learning_rate: Above0 = 1e-3
 
 `Settings(epochs=0)` is a ValueError: `NAME: epochs must be at least 1, got 0; the default is 12`.
-What holds between several settings is checked in a `__post_init__` that calls this one first.
+What else holds between several is checked in a `__post_init__` that calls this one first.
 """
 
 from __future__ import annotations
@@ -25,6 +25,13 @@ class Bound:
     words: str
     holds: Callable[[Any], Any]
     hint: str = "the default is {default}"
+
+
+@dataclasses.dataclass(frozen=True)
+class NoMoreThan:
+    """A number that must not be larger than another setting."""
+
+    other: str
 
 
 def at_least(least: int, hint: str = Bound.hint) -> Bound:
@@ -56,7 +63,7 @@ class Checked:
         hints = get_type_hints(type(self), include_extras=True)
         for name, hint in hints.items():
             value = getattr(self, name)
-            for bound in _bounds_of(hint) if value is not None else ():
+            for bound in self._bounds(hint) if value is not None else ():
                 if not bound.holds(value):
                     advice = bound.hint.format(default=self.default_of(name))
                     self.refuse(f"{name} {bound.words}, got {value}; {advice}")
@@ -70,8 +77,13 @@ class Checked:
         path = type(self).__module__.removeprefix("experiments.").removesuffix(".settings")
         raise ValueError(f"{path}: {why}")
 
-
-def _bounds_of(hint: Any) -> Iterator[Bound]:
-    """Those of `Annotated[…]`, also of one that stands in a union with None."""
-    for part in (hint, *get_args(hint)):
-        yield from (note for note in getattr(part, "__metadata__", ()) if isinstance(note, Bound))
+    def _bounds(self, hint: Any) -> Iterator[Bound]:
+        """Those of `Annotated[…]`, also of one that stands in a union with None."""
+        for part in (hint, *get_args(hint)):
+            for note in getattr(part, "__metadata__", ()):
+                if isinstance(note, NoMoreThan):
+                    most = getattr(self, note.other)
+                    words = f"must be at most {note.other} ({most})"
+                    yield Bound(words, lambda v, most=most: v <= most, "take less")
+                elif isinstance(note, Bound):
+                    yield note

@@ -21,7 +21,7 @@ to run, since the order of sums in float32 is not fixed):
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ import optax
 
 import jaxdl
 from experiments.framework.run import Run
-from experiments.framework.settings import Checked, Count
+from experiments.framework.settings import Checked, Count, NoMoreThan
 from experiments.hierarchical_features import pictures
 from experiments.hierarchical_features.units import (
     BINS,
@@ -67,18 +67,10 @@ class Settings(Checked):
     """Passes over the training data."""
     seeds: Count = 3
     """Networks; figures are means over them, pictures are of the first."""
-    shown: Count = 8
+    shown: Annotated[Count, NoMoreThan("units")] = 8
     """Units of each layer in the pictures, at most `units`."""
     ascent_steps: Count = 200
     """Of gradient ascent on the input."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.shown > self.units:
-            self.refuse(
-                f"shown must be at most units ({self.units}), got {self.shown}; show fewer or give "
-                "each layer more"
-            )
 
 
 def load(name):

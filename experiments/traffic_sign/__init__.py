@@ -28,7 +28,7 @@ import optax
 
 import jaxdl
 from experiments.framework.run import Run
-from experiments.framework.settings import Above0, Checked, Count, within
+from experiments.framework.settings import Above0, Checked, Count, NoMoreThan, within
 from experiments.traffic_sign import pictures, signs
 from jaxdl.detect import box_iou, nms
 from jaxdl.models import traffic_sign_net
@@ -57,7 +57,7 @@ class Settings(Checked):
     """Generated images to test on, from another seed."""
     epochs: Count = 20
     """Passes over the training images."""
-    batch: Count = 50
+    batch: Annotated[Count, NoMoreThan("train_images")] = 50
     """Images a step."""
     learning_rate: Above0 = 4e-3
     """Of Adam, with a cosine decay to 0."""
@@ -71,14 +71,6 @@ class Settings(Checked):
     """Probability from which a window proposes a box."""
     iou: Annotated[float, within(0, 1)] = 0.2
     """Overlap with a better box from which suppression drops a box."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch > self.train_images:
-            self.refuse(
-                f"batch must be at most train_images ({self.train_images}), got {self.batch}; take "
-                "a smaller one"
-            )
 
 
 def run(settings: Settings, out: Run) -> None:

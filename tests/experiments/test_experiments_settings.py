@@ -89,7 +89,7 @@ REFUSED = {
     "locally_connected": [
         ({"maps": 0}, "locally_connected: maps must be at least 1, got 0; the default is 4"),
         ({"train_images": 5000}, "train_images must be in 1 … 4000, got 5000; the default is 4000"),
-        ({"train_images": 20}, "batch must be in 1 … train_images, got 50; the default is 50"),
+        ({"train_images": 20}, r"batch must be at most train_images \(20\), got 50; take less"),
         ({"size": 16}, "size must be in 1 … 15, so that pooling .* got 16; the default is 5"),
         ({"learning_rate": -1}, "learning_rate must be above 0, got -1; the default"),
     ],
@@ -141,7 +141,7 @@ REFUSED = {
     "vanishing_gradients": [
         ({"layers": 1}, "vanishing_gradients: layers must be at least 2, got 1"),
         ({"train_steps": -1}, "train_steps must not be negative, got -1; 0 is none"),
-        ({"seeds": 2}, r"in 1 … seeds \(2\), got 3"),
+        ({"seeds": 2}, r"train_seeds must be at most seeds \(2\), got 3; take less"),
     ],
     "variable_size": [
         ({"widths": (8, 16, 32)}, r"the last 64 wide .* got \(8, 16, 32\); the default is"),
