@@ -18,8 +18,13 @@ def record(folder, part, settings=None, module=None):
     return results(folder)
 
 
-def results(folder):
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+def results(folder, name="results.json"):
+    """What a run wrote, which must be JSON."""
+
+    def refuse(constant):  # json accepts NaN and Infinity, which are not JSON
+        raise AssertionError(f"{name} holds {constant}")
+
+    return json.loads((folder / name).read_text(encoding="utf-8"), parse_constant=refuse)
 
 
 def log(folder):

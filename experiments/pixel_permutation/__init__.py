@@ -26,12 +26,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from matplotlib import pyplot as plt
 
 import jaxdl
-from experiments.framework.drawing import open_graphs, show_image
 from experiments.framework.run import Run
 from experiments.framework.settings import Above0, Checked, Count
+from experiments.pixel_permutation import pictures
 from jaxdl.data import digits8, mnist5k
 from jaxdl.models import mlp
 from jaxdl.train import evaluate, init_state, make_epoch, make_step, train
@@ -41,8 +40,6 @@ LOSS = jaxdl.softmax_cross_entropy()
 HE = jax.nn.initializers.he_normal()
 ORDERS = ("as they are", "transposed", "shuffled")
 NETS = ("convolutional", "dense")
-COLORS = {"convolutional": "#a3331c", "dense": "#2b5c8a"}
-STYLES = {"as they are": "-", "transposed": ":", "shuffled": "--"}
 ROUNDING = 1e-9  # relative, in float64, behind a whole training
 
 
@@ -142,8 +139,10 @@ def run(settings: Settings, out: Run) -> None:
     identity(settings, out, data)
     scores, sizes = compare(settings, out, data)
     report(settings, out, scores, sizes)
-    draw_images(out, data)
-    draw(out, scores, sizes)
+    side, shown = data.x_train.shape[1], data.x_train[:8]
+    rows = {order: rearrange(shown, order_of(order, side, 0)) for order in ORDERS}
+    pictures.images(out, rows)
+    pictures.errors(out, scores, sizes, NETS, ORDERS)
     claims(settings, out, scores, sizes)
 
 
@@ -274,41 +273,3 @@ def claims(settings, out, scores, sizes):
         mean, error = change("convolutional", width, 0)
         claim(f"Where the prior is wrong the network underfits: training accuracy of the one with "
               f"{name} falls (points)", "below −1", [(mean, error)], mean < -0.01)  # fmt: skip
-
-
-def draw_images(out, data):
-    side, shown = data.x_train.shape[1], 8
-    fig, panels = plt.subplots(len(ORDERS), shown, figsize=(9, 3.5), layout="tight")
-    for line, order in zip(panels, ORDERS, strict=True):
-        images = rearrange(data.x_train[:shown], order_of(order, side, 0))
-        for axes, image in zip(line, images, strict=True):
-            show_image(axes, image[..., 0], cmap="gray_r", vmin=0, vmax=1)
-        line[0].set_ylabel(order, rotation=0, ha="right", va="center")
-    caption = "The same digits in three orders of their pixels. Each row holds the same information"
-    out.figure("images", fig, caption)
-
-
-def draw(out, scores, sizes):
-    fig, panels = plt.subplots(1, 2, figsize=(10.5, 4.2), sharex=True, sharey=True, layout="tight")
-    for which, (axes, title) in enumerate(zip(panels, ("training", "test"), strict=True)):
-        for net in NETS:
-            for order in ORDERS:
-                points = sorted(
-                    (sizes[n, w], 100 * (1 - found[:, which]))
-                    for (n, w, o), found in scores.items()
-                    if (n, o) == (net, order)
-                )
-                means = [max(error.mean(), 0.02) for _, error in points]
-                spread = [error.std() for _, error in points]
-                low = [m - max(m - s, 0.02) for m, s in zip(means, spread, strict=True)]
-                axes.errorbar([p for p, _ in points], means, yerr=[low, spread], marker="o", ms=3.5,
-                              color=COLORS[net], ls=STYLES[order], capsize=2,
-                              label=f"{net}, {order}")  # fmt: skip
-        axes.set(xscale="log", yscale="log", xlabel="parameters", title=f"{title} error, %")
-        open_graphs(axes, grid=True)
-    panels[0].legend(frameon=False, fontsize=8, loc="lower left", handlelength=4)
-    caption = (
-        "Errors by number of parameters; bars are standard deviations over seeds, and an error of "
-        "none is drawn at 0.02 %. Shuffling moves the convolutional network and not the dense one."
-    )
-    out.figure("errors", fig, caption)

@@ -28,9 +28,9 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
 import jaxdl
-from experiments.framework.drawing import open_graphs
 from experiments.framework.run import Run
 from experiments.framework.settings import Above0, Checked, Count, within
+from experiments.variable_size import pictures
 from jaxdl.data import Dataset, mnist5k
 from jaxdl.models import (
     fixed_size_classifier,
@@ -46,7 +46,6 @@ ALONE = f"{ONE}×{ONE}"
 LEAST = 24  # pixels that leave 3×3 places behind three stages
 NETS = ("variable", "global average")
 LOSS = jaxdl.softmax_cross_entropy()
-COLORS = {"fixed": "#5d6770", "variable": "#2b5c8a", "global average": "#a3331c"}
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def run(settings: Settings, out: Run) -> None:
             accuracy(nets["fixed"], as_fixed(p), back, data) for p in trained["variable", ALONE]
         ]
     report(settings, out, scores)
-    draw(out, scores, settings)
+    pictures.accuracy(out, scores, settings.mixed, everywhere)
 
 
 def optimiser(settings):
@@ -288,27 +287,3 @@ def report(settings, out, scores):
                       " and ".join(f"> {bar:.1%}" for bar in bars),
                       " and ".join(f"{value:.1%}" for value in least),
                       all(value > bar for value, bar in zip(least, bars, strict=True)))  # fmt: skip
-
-
-def draw(out, scores, settings):
-    fig, axes = plt.subplots(figsize=(7.5, 4.2))
-    kinds = list(dict.fromkeys((name, kind) for name, kind, _ in scores))
-    styles = {"mixed sizes": "-", "resized": ":"}
-    for name, kind in kinds:
-        found = {s: v for (n, k, s), v in scores.items() if (n, k) == (name, kind)}
-        words = f"{name}, images resized" if name == "fixed" else f"{name}, trained at {kind}"
-        values = np.array(list(found.values()))
-        axes.errorbar(list(found), values.mean(axis=1), values.std(axis=1), color=COLORS[name],
-                      fmt="o" + styles.get(kind, "--"), capsize=3, ms=4, label=words)  # fmt: skip
-    for size in settings.mixed:
-        axes.axvline(size, color="#dde5ec", lw=6, zorder=0)
-    axes.set(xlabel="side of the image, pixels", ylabel="test accuracy", xticks=sizes_of(settings))
-    axes.grid(alpha=0.25, axis="y")
-    open_graphs(axes)
-    axes.set(ylim=(0, 1.02))
-    axes.legend(frameon=False, fontsize=9, loc="lower left", ncols=2)
-    caption = (
-        "Accuracy by size of the test images. Bars mark the sizes of mixed training; dashed lines "
-        "are networks trained at 28×28 alone."
-    )
-    out.figure("accuracy", fig, caption)
