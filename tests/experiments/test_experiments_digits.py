@@ -13,7 +13,9 @@ from experiments.framework.cli import main
 from experiments.framework.run import Run
 from tests.experiments.running import drawn, log, results, run
 
-SMALL = {"channels": (8, 16), "width": 32, "rotation": 0.0, "dropout": 0.0, "learning_rate": 1e-2}
+SMALL: dict[str, Any] = {
+    "channels": (8, 16), "width": 32, "rotation": 0.0, "dropout": 0.0, "learning_rate": 1e-2
+}  # fmt: skip
 FEW: dict[str, Any] = {"epochs": 12, "seeds": 1}
 CASES: dict[str, tuple[dict[str, Any], float]] = {
     "convnet": (SMALL, 0.9),
@@ -81,7 +83,7 @@ def test_each_model_has_its_own_bar_and_defaults(runs, tmp_path):
     names = BY_MODEL["convnet"].keys() & (SMALL | FEW).keys()
     chosen = {name: getattr(settings, name) for name in names}
     assert found["results"]["used"] == BY_MODEL["convnet"] | chosen
-    own = digits.Settings(model="mlp", **FEW | SMALL | {"channels": None})
+    own = digits.Settings(**FEW | SMALL | {"model": "mlp", "channels": None})
     with Run("digits", own, tmp_path / "mlp") as out:
         alone = digits.train_seeds(own, digits.load(own), out)[1]
     assert given(own, "batch") == 32 and given(own, "depth") == 2

@@ -184,8 +184,8 @@ class Few(Checked):
 
 
 def test_bounds_hold_in_a_union_for_each_of_several_and_at_their_ends():
-    for good in ({}, {"maybe": 1}, {"several": (1, 2)}, {"share": 0}, {"share": 1}, {"free": -1}):
-        Few(**good)
-    for bad in ({"maybe": 0}, {"several": (2, 0)}, {"several": ()}, {"share": 1.01}):
-        with pytest.raises(ValueError, match=f"{next(iter(bad))} must be .*; the default is"):
-            Few(**bad)
+    for name, good in (("maybe", 1), ("several", (1, 2)), ("share", 0), ("share", 1), ("free", -1)):
+        Few(**{name: good})
+    for name, bad in (("maybe", 0), ("several", (2, 0)), ("several", ()), ("share", 1.01)):
+        with pytest.raises(ValueError, match=f"{name} must be .*; the default is"):
+            Few(**{name: bad})
