@@ -1,1 +1,1 @@
-"""Experiments: one plain file per question; `python -m experiments` lists them."""
+"""Experiments: one place per question, NAME.py or NAME/; `python -m experiments` lists them."""

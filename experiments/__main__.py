@@ -14,7 +14,7 @@ def _main() -> int:
             file=sys.stderr,
         )
         return 2
-    from experiments._cli import main  # only now: it imports the packages checked above
+    from experiments.framework.cli import main  # only now: it imports the packages checked above
 
     return main()
 

@@ -29,7 +29,8 @@ from jax import Array
 from matplotlib import pyplot as plt
 
 import jaxdl
-from experiments._run import Run
+from experiments.framework.run import Run
+from experiments.framework.settings import Above0, Checked, Count, CountOr0, NotNegative, Share
 from jaxdl.data import Dataset, augment, fashion_mnist
 from jaxdl.data.fashion import CLASSES
 from jaxdl.models import convnet
@@ -41,57 +42,37 @@ TRAINING, TEST = "#3b6ea5", "#d97b29"
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     channels: tuple[int, ...] = (32, 64)
     """Maps in each stage: a 3×3 convolution, relu, and pooling that halves the image."""
     hidden: tuple[int, ...] = (128,)
     """Widths of the dense layers between the maps and the ten classes."""
-    dropout: float = 0.3
+    dropout: Share = 0.3
     """Share dropped in training, behind every pooling and every hidden dense layer."""
     flip: bool = True
     """Mirror half of the training images left to right, and read a test image in both forms: the
     logits are the mean of those of the image and of its mirror image."""
-    shift: int = 0
+    shift: CountOr0 = 0
     """Most pixels by which a training image is moved at random, down and right."""
-    learning_rate: float = 2e-3
+    learning_rate: Above0 = 2e-3
     """Of AdamW, at the top of its schedule: a warm-up of a twentieth, then a cosine to 0."""
-    weight_decay: float = 1e-4
+    weight_decay: NotNegative = 1e-4
     """Of AdamW."""
-    epochs: int = 24
+    epochs: Count = 24
     """Passes over the training data."""
-    batch: int = 128
+    batch: Count = 128
     """Examples a step."""
     seed: int = 0
     """Of the initial weights, the order of examples, dropout and augmentation."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"fashion: {name} must be at least 1, got {getattr(self, name)}; the default "
-                    f"is {getattr(Settings, name)}"
-                )
+        super().__post_init__()
         if not self.channels or min(self.channels + self.hidden) < 1:
-            raise ValueError(
-                "fashion: channels must name the maps of at least one stage, and no layer be "
+            self.refuse(
+                "channels must name the maps of at least one stage, and no layer be "
                 f"empty, got channels {self.channels} and hidden {self.hidden}; the default is "
                 f"{Settings.channels} and {Settings.hidden}"
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"fashion: dropout is a share in [0, 1), got {self.dropout}; the default is "
-                f"{Settings.dropout}"
-            )
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"fashion: learning_rate must be above 0, got {self.learning_rate}; the default is "
-                f"{Settings.learning_rate}"
-            )
-        for name in ("shift", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(
-                    f"fashion: {name} must not be negative, got {getattr(self, name)}; 0 is none"
-                )
 
 
 @dataclass

@@ -28,8 +28,10 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 import jaxdl
-from experiments._run import Run
-from experiments.bench._compare import interleave, milliseconds, ratio, show
+from experiments.framework.drawing import open_graphs
+from experiments.framework.run import Run
+from experiments.framework.settings import Checked, Count
+from experiments.framework.timing import interleave, milliseconds, ratio, show
 from jaxdl.models import GOOGLENET_3A, GOOGLENET_3B, inception_module
 from jaxdl.numerics.pytree import pack_unique, unpack_unique
 
@@ -54,23 +56,15 @@ CUT = 1e-4  # singular values below this share of the largest are rounding of fl
 
 
 @dataclass(frozen=True)
-class Settings:
-    examples: int = 8
+class Settings(Checked):
+    examples: Count = 8
     """Images of 28 × 28 in the batch that is timed."""
-    repetitions: int = 15
+    repetitions: Count = 15
     """Rounds in which every module is timed once, forward and backward."""
-    rank_inputs: int = 16
+    rank_inputs: Count = 16
     """Random inputs at which the rank of the map is measured."""
     seed: int = 0
     """Of weights, inputs and cotangents."""
-
-    def __post_init__(self):
-        for name in ("examples", "repetitions", "rank_inputs"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"inception_cost: {name} must be at least 1, got {getattr(self, name)}; the "
-                    f"default is {getattr(Settings, name)}"
-                )
 
 
 def convolutions(spec, maps):
@@ -257,7 +251,9 @@ def measure_ranks(models, settings, out):
 
 
 def draw_cost(cost, times, out):
-    fig, panels = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True, width_ratios=(2, 1, 1))
+    fig, panels = plt.subplots(
+        1, 3, figsize=(11, 3.6), sharey=True, width_ratios=(2, 1, 1), layout="tight"
+    )
     names = list(cost)[::-1]
     left = np.zeros(len(names))
     for branch, color in zip(BRANCHES, COLORS, strict=True):
@@ -273,9 +269,7 @@ def draw_cost(cost, times, out):
     panels[1].legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     panels[2].barh(names, [cost[name]["kept_bytes"] / 1e6 for name in names], color="#b58a3c")
     panels[2].set(xlabel="MB kept for one image")
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-    fig.tight_layout()
+    open_graphs(*panels)
     caption = (
         "Five modules. The reductions take most of the 3×3 and 5×5 products away, and the time "
         "with them; what must be kept for the backward pass grows by the reduced maps."
@@ -300,8 +294,7 @@ def draw_trade(ranks, out):
     axes.plot([], [], "o", color="#3f3f3f", label="GoogLeNet")
     axes.set(xlabel="maps behind the reduction = rank at one position", xlim=(0, MAPS))
     axes.set(ylabel="multiply-adds, share of\nthe branch that is not reduced", ylim=(0, 1.3))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    open_graphs(axes, grid=True)
     axes.legend(frameon=False, loc="lower right")
     caption = (
         "Cost of a branch of module 3a against its rank: a straight line through 0, r·(C + k²·K) "

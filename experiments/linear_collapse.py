@@ -24,7 +24,9 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 import jaxdl
-from experiments._run import Run
+from experiments.framework.drawing import open_graphs
+from experiments.framework.run import Run
+from experiments.framework.settings import Checked, Count
 
 # Activation and gain of the orthogonal weights: relu lets half of the energy through, and tanh
 # takes a little off whatever passes.
@@ -41,24 +43,21 @@ ALIVE = 1e-6  # an output that varies less with the input says nothing about its
 
 
 @dataclass(frozen=True)
-class Settings:
-    layers: int = 1000
+class Settings(Checked):
+    layers: Count = 1000
     """Depth of the deepest stack."""
-    width: int = 16
+    width: Count = 16
     """Units in each layer."""
     inputs: int = 1000
     """Random inputs on which the stacks are compared."""
     seed: int = 0
     """Of the weights and inputs."""
 
-    def __post_init__(self):
-        if self.layers < 1 or self.width < 1:
-            raise ValueError(
-                f"layers and width: must be at least 1, got {self.layers} and {self.width}"
-            )
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.inputs < 4 * self.width:
-            raise ValueError(
-                f"inputs: must be at least 4 × width ({4 * self.width}) so that no affine map can "
+            self.refuse(
+                f"inputs must be at least 4 × width ({4 * self.width}) so that no affine map can "
                 f"fit them by chance, got {self.inputs}; give more"
             )
 
@@ -198,7 +197,7 @@ def shapes(settings, out):
 
 def draw_lines(out, t, lines, depths):
     shown = [d for d in depths if d <= 64] or depths[:1]
-    fig, panels = plt.subplots(1, 3, figsize=(11, 4), sharex=True, sharey=True)
+    fig, panels = plt.subplots(1, 3, figsize=(11, 4), sharex=True, sharey=True, layout="tight")
     for axes, kind in zip(panels, STACKS, strict=True):
         for height, depth in enumerate(shown):
             if (kind, depth) in lines:
@@ -211,7 +210,6 @@ def draw_lines(out, t, lines, depths):
         axes.tick_params(left=False)
     names = [f"{depth} layer{'s' * (depth > 1)}" for depth in shown]
     panels[0].set_yticks([0.4 - 1.1 * height for height in range(len(shown))], names)
-    fig.tight_layout()
     caption = (
         "The output, along the direction in which it varies most and scaled to one height, while "
         "the input moves along one straight line. Linear layers give a straight line at every "
@@ -226,8 +224,7 @@ def draw_residuals(out, residual):
         found = {depth: v for (k, depth), v in residual.items() if k == kind}
         axes.loglog(list(found), list(found.values()), "o-", color=COLORS[kind], label=kind)
     axes.set(xlabel="layers", ylabel="share missed by\nthe best affine fit", ylim=(1e-16, 9))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    open_graphs(axes, grid=True)
     axes.legend(frameon=False, loc="center left")
     caption = "A linear stack is affine to rounding at every depth; no other stack is at any depth"
     out.figure("affine_residual", fig, caption)

@@ -21,6 +21,7 @@ What was found, with 4 kernels at each place and 4,000 training images, mean of 
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +29,9 @@ import optax
 from matplotlib import pyplot as plt
 
 import jaxdl
-from experiments._run import Run
+from experiments.framework.drawing import open_graphs, show_image
+from experiments.framework.run import Run
+from experiments.framework.settings import Above0, Checked, Count, NoMoreThan, within
 from jaxdl.data import Dataset, mnist5k
 from jaxdl.train import evaluate, init_state, make_epoch, make_step, train
 
@@ -47,37 +50,21 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Settings:
-    maps: int = 4
+class Settings(Checked):
+    maps: Count = 4
     """Kernels of the locally connected layer at each place."""
-    size: int = 5
+    size: Annotated[int, within(1, SIDE - 1, "so that pooling by 2 fits behind")] = 5
     """Side of the kernels."""
-    train_images: int = 4000
+    train_images: Annotated[int, within(1, 4000)] = 4000
     """Images to train on, 4,000 at most."""
-    epochs: int = 12
+    epochs: Count = 12
     """Passes over them."""
-    batch: int = 50
+    batch: Annotated[Count, NoMoreThan("train_images")] = 50
     """Images a step."""
-    learning_rate: float = 3e-3
+    learning_rate: Above0 = 3e-3
     """Of Adam, with a cosine decay to 0; the same for all networks."""
-    seeds: int = 3
+    seeds: Count = 3
     """Runs, each with its own initial weights and order of the images."""
-
-    def __post_init__(self):
-        for name, right, words in (
-            ("maps", self.maps >= 1, "at least 1"),
-            ("size", 1 <= self.size < SIDE, f"in 1 … {SIDE - 1}, so that pooling by 2 fits behind"),
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("seeds", self.seeds >= 1, "at least 1"),
-            ("train_images", 1 <= self.train_images <= 4000, "in 1 … 4000"),
-            ("batch", 1 <= self.batch <= self.train_images, "in 1 … train_images"),
-            ("learning_rate", self.learning_rate > 0, "above 0"),
-        ):
-            if not right:
-                raise ValueError(
-                    f"locally_connected: {name} must be {words}, got {getattr(self, name)}; the "
-                    f"default is {getattr(Settings, name)}"
-                )
 
 
 def networks(settings, x):
@@ -264,8 +251,7 @@ def draw_images(out, data):
         if name in (OWN, SAME):
             images = np.concatenate([generated(name == OWN, noise=0, flip=0).x_train[:4], images])
         for axes, image in zip(line, images, strict=False):
-            axes.imshow(image[..., 0], cmap="gray_r")
-            axes.set(xticks=[], yticks=[])
+            show_image(axes, image[..., 0], cmap="gray_r")
         line[0].set_ylabel(name, rotation=0, ha="right", va="center")
     fig.tight_layout(pad=0.4)
     caption = (
@@ -276,7 +262,7 @@ def draw_images(out, data):
 
 
 def draw(out, scores):
-    fig, axes = plt.subplots(figsize=(9, 4.2))
+    fig, axes = plt.subplots(figsize=(9, 4.2), layout="tight")
     columns = [(CENTRED, 1), (MOVED, 1), (CENTRED, 2), (OWN, 1), (SAME, 1)]
     for i, net in enumerate(NETS):
         found = [100 * (1 - scores[name, net][:, which]) for name, which in columns]
@@ -287,8 +273,7 @@ def draw(out, scores):
              "generated,\nown parts", "generated,\nsame parts"]  # fmt: skip
     axes.set_xticks(range(len(columns)), names)
     axes.set(ylabel="test error, %")
-    axes.spines[["top", "right"]].set_visible(False)
+    open_graphs(axes)
     axes.legend(frameon=False, fontsize=9)
-    fig.tight_layout()
     caption = "Test error by data and network; bars are standard deviations over seeds"
     out.figure("errors", fig, caption)

@@ -28,7 +28,9 @@ import optax
 from matplotlib import pyplot as plt
 
 import jaxdl
-from experiments._run import Run
+from experiments.framework.drawing import open_graphs
+from experiments.framework.run import Run
+from experiments.framework.settings import Above0, Checked, Count
 from jaxdl.data import Dataset, mnist1d
 from jaxdl.train import Scores, evaluate, init_state, make_epoch, make_step, train
 
@@ -68,36 +70,26 @@ MARGIN = 2  # points that may lie between the paper and us
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     models: tuple[Name, ...] = ("logistic", "mlp", "cnn")
     """Which networks to train."""
-    epochs: int = 150
+    epochs: Count = 150
     """Passes over the 4,000 training examples."""
-    batch: int = 100
+    batch: Count = 100
     """Examples a step."""
-    learning_rate: float = 1e-2
+    learning_rate: Above0 = 1e-2
     """Of Adam."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Of the learning rate; constant in the paper."""
-    seeds: int = 5
+    seeds: Count = 5
     """Runs of each network, each with its own initial weights and order of examples."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"mnist1d: {name} must be at least 1, got {getattr(self, name)}; the default "
-                    f"is {getattr(Settings, name)}"
-                )
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"mnist1d: learning_rate must be above 0, got {self.learning_rate}; the default is "
-                f"{Settings.learning_rate}"
-            )
+        super().__post_init__()
         unknown = set(self.models) - set(KINDS)
         if unknown or not self.models or len(set(self.models)) < len(self.models):
-            raise ValueError(
-                f"mnist1d: models must be one or more of {', '.join(KINDS)}, each once, got "
+            self.refuse(
+                f"models must be one or more of {', '.join(KINDS)}, each once, got "
                 f"{self.models}; leave it out for all"
             )
 
@@ -208,7 +200,7 @@ def claims(out: Run, accuracies: dict[tuple[str, str], list[float]]) -> None:
 
 def draw_examples(out: Run, versions: dict[str, Dataset]) -> None:
     """Two training examples of each class, and the same ones shuffled."""
-    fig, grid = plt.subplots(2, 10, figsize=(11, 4.4), sharex=True, sharey=True)
+    fig, grid = plt.subplots(2, 10, figsize=(11, 4.4), sharex=True, sharey=True, layout="tight")
     position = np.arange(versions["in order"].x_train.shape[1])
     for row, (order, data) in zip(grid, versions.items(), strict=True):
         for digit, axes in enumerate(row):
@@ -220,7 +212,6 @@ def draw_examples(out: Run, versions: dict[str, Dataset]) -> None:
         row[0].set_ylabel(f"position, {order}")
     for digit, axes in enumerate(grid[0]):
         axes.set_title(str(digit), fontsize=10)
-    fig.tight_layout()
     caption = (
         "Two training examples of each class, drawn downwards so that a digit can be seen in "
         "some; below, the same ones with their positions shuffled in one way for all."
@@ -244,7 +235,7 @@ def draw_accuracies(
     axes.axhline(10, color="grey", lw=0.8, ls=":")
     axes.set(ylabel="test accuracy, %", ylim=(0, 105), xlim=(-0.6, len(settings.models) - 0.4))
     axes.set_xticks(range(len(settings.models)), [KINDS[name].title for name in settings.models])
-    axes.spines[["top", "right"]].set_visible(False)
+    open_graphs(axes)
     axes.legend(frameon=False, loc="upper left")
     caption = (
         f"Test accuracy, mean and standard deviation of {settings.seeds} seeds; a black line is "

@@ -20,6 +20,7 @@ initialisations (normal with standard deviation 0.01; Glorot: variance 1/n; He: 
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,9 @@ import optax
 from matplotlib import pyplot as plt
 
 import jaxdl
-from experiments._run import Run
+from experiments.framework.drawing import open_graphs
+from experiments.framework.run import Run
+from experiments.framework.settings import Checked, Count, CountOr0, NoMoreThan, at_least
 from jaxdl.data import digits8
 
 ACTIVATIONS = {"sigmoid": jaxdl.sigmoid, "tanh": jaxdl.tanh, "relu": jaxdl.relu}
@@ -45,30 +48,19 @@ LOSS = jaxdl.softmax_cross_entropy()
 
 
 @dataclass(frozen=True)
-class Settings:
-    layers: int = 30
+class Settings(Checked):
+    layers: Annotated[int, at_least(2)] = 30
     """Depth of the stacks, without the softmax layer on top."""
-    seeds: int = 20
+    seeds: Count = 20
     """Weights drawn; norms are geometric means over them."""
-    batch: int = 128
+    batch: Count = 128
     """Digits behind each gradient."""
-    train_steps: int = 1000
+    train_steps: CountOr0 = 1000
     """Steps of SGD with batches of 64, to see what the gradients are worth; 0: do not train."""
     learning_rate: float = 0.01
     """Of that training."""
-    train_seeds: int = 3
+    train_seeds: Annotated[Count, NoMoreThan("seeds")] = 3
     """Draws of the weights to train, at most `seeds`."""
-
-    def __post_init__(self):
-        if self.layers < 2 or self.batch < 1 or self.train_steps < 0:
-            raise ValueError(
-                "layers, batch and train_steps: must be at least 2, 1 and 0, got "
-                f"{self.layers}, {self.batch} and {self.train_steps}"
-            )
-        if not 1 <= self.train_seeds <= self.seeds:
-            raise ValueError(
-                f"train_seeds: must be in 1 … seeds ({self.seeds}), got {self.train_seeds}"
-            )
 
 
 def stack(activation, initialiser, layers):
@@ -238,22 +230,20 @@ def report_training(settings, out, accuracy):
 
 def draw(out, seen):
     rows = {"delta": "‖δ‖", "gradient": "‖∂loss/∂w‖"}
-    fig, panels = plt.subplots(2, 3, figsize=(11, 6.4), sharex=True, sharey=True)
+    fig, panels = plt.subplots(2, 3, figsize=(11, 6.4), sharex=True, sharey=True, layout="tight")
     for line, (quantity, words) in zip(panels, rows.items(), strict=True):
         for axes, rule in zip(line, INITIALISERS, strict=True):
             for name in ACTIVATIONS:
                 norms = seen[name, rule][quantity]
                 layer = np.arange(1, len(norms) + 1)
                 axes.semilogy(layer, norms, color=COLORS[name], lw=2, label=name)
-            axes.grid(alpha=0.25)
-            axes.spines[["top", "right"]].set_visible(False)
+            open_graphs(axes, grid=True)
         line[0].set_ylabel(words)
     for axes, rule in zip(panels[0], INITIALISERS, strict=True):
         axes.set_title(rule)
     for axes in panels[1]:
         axes.set_xlabel("layer (the backward pass goes left)")
     panels[0][0].legend(frameon=False)
-    fig.tight_layout()
     caption = (
         "Norms per layer. Above, δ: flat lines are stacks through which gradients pass. Below, the "
         "gradients of the weights: flat and far below 1 means that all of them have vanished."

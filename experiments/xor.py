@@ -12,7 +12,7 @@ every output is within 0.1 of its target. With learning rate 1 all hundred do bo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,22 +22,28 @@ import optax
 from jax import Array
 
 import jaxdl
-from experiments._run import Run
+from experiments.framework.run import Run
+from experiments.framework.settings import Bound, Checked, Count
 
 INPUTS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
 TARGETS = np.array([[0], [1], [1], [0]], np.float32)
 POINTS = 100  # of each learning curve
+WHOLE_CURVE = Bound(
+    f"must be a multiple of {POINTS} (the points of a curve)",
+    lambda steps: steps >= POINTS and steps % POINTS == 0,
+    "e.g. 10000",
+)
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """The network, its training, and how many of them."""
 
-    seeds: int = 100
+    seeds: Count = 100
     """Networks, each with its own initial weights and order of examples."""
-    steps: int = 10_000
+    steps: Annotated[int, WHOLE_CURVE] = 10_000
     """Training steps, one random example each; a multiple of 100."""
-    hidden: int = 5
+    hidden: Count = 5
     """Hidden units."""
     learning_rate: float = 0.5
     """Of plain gradient descent on ½(y − t)²."""
@@ -45,18 +51,6 @@ class Settings:
     """Initial weights: uniform in [0, 1) as in the source, or normal with standard deviation 1."""
     path: Literal["manual", "autodiff"] = "manual"
     """Whose backward pass: written by hand, or jax.grad of the same forward."""
-
-    def __post_init__(self) -> None:
-        if self.seeds < 1 or self.hidden < 1:
-            raise ValueError(
-                f"xor: seeds and hidden must be at least 1, got {self.seeds} and {self.hidden}; "
-                "the defaults are 100 and 5"
-            )
-        if self.steps < POINTS or self.steps % POINTS:
-            raise ValueError(
-                f"xor: steps must be a multiple of {POINTS} (the points of a curve), got "
-                f"{self.steps}; e.g. 10000"
-            )
 
 
 class Outcome(NamedTuple):

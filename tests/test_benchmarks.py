@@ -1,27 +1,44 @@
-"""The benchmark of convolutions runs, and its sides agree before they are timed."""
-
-import json
+"""The benchmarks run, and their sides agree before they are timed."""
 
 import jax
 import pytest
 
-from experiments._run import Run
-from experiments.bench import convolution
+from experiments.bench import convolution, epochs, imports, transformer
+from experiments.framework import timing
+from tests.experiments.running import run
 
 
 @pytest.fixture(autouse=True)
-def default_mode(x64_off):
-    """Benchmarks run in the default mode of JAX."""
+def default_mode(x64_off, monkeypatch):
+    """Benchmarks run in the default mode of JAX; here without rounds that do not count."""
+    monkeypatch.setitem(timing.interleave.__kwdefaults__, "warmup", 0)
     with jax.numpy_dtype_promotion("standard"):
         yield
 
 
 def test_convolution(tmp_path):
     settings = convolution.Settings(repetitions=1, batch=8)
-    with Run("bench.convolution", settings, tmp_path / "run") as out:
-        convolution.run(settings, out)
-    found = json.loads((tmp_path / "run" / "results.json").read_text())["results"]
+    found = run(convolution, settings, tmp_path / "run")["results"]
     assert {"jaxdl", "Flax NNX"} <= set(found["lenet"]["seconds"])
     assert found["lenet_gradients"]["time_ratios"]["per-example norms"]["median"] > 0
     assert not found["examples_times_parameters_in_norms"]
     assert len([name for name in found if name.startswith("Gradient of a kernel")]) == 4
+
+
+def test_transformer(tmp_path):
+    small = transformer.Settings(
+        blocks=2, features=16, heads=2, examples=2, positions=8, repetitions=1
+    )
+    found = run(transformer, small, tmp_path / "run")["results"]
+    assert found["gradient_difference"] < 1e-4 and found["norm_difference"] < 1e-4
+
+
+def test_imports(tmp_path):
+    found = run(imports, imports.Settings(repetitions=1), tmp_path / "run")["results"]
+    assert found["time_ratio"]["median"] > 0
+
+
+def test_epochs(tmp_path):
+    settings = epochs.Settings(batch=256, repetitions=1)
+    found = run(epochs, settings, tmp_path / "run")["results"]
+    assert {"Flax NNX", epochs.OURS} <= set(found["steps_per_second"])

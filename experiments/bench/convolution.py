@@ -23,9 +23,9 @@ import numpy as np
 from jax import lax
 
 import jaxdl
-from experiments._run import Run
 from experiments.bench import _lenets
-from experiments.bench._compare import interleave, milliseconds, ratio, show, temporary_bytes
+from experiments.framework.run import Run
+from experiments.framework.timing import interleave, milliseconds, ratio, show, temporary_bytes
 from jaxdl.models import lenet
 
 POOLED = (64, 28, 28, 32)

@@ -20,8 +20,8 @@ import numpy as np
 import optax
 
 import jaxdl
-from experiments._run import Run
-from experiments.bench._compare import interleave, ratio, show
+from experiments.framework.run import Run
+from experiments.framework.timing import interleave, ratio, show
 from jaxdl.data import Dataset, digits8
 from jaxdl.models import mlp
 from jaxdl.train import init_state, jit_step, make_epoch, make_step

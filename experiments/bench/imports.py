@@ -6,8 +6,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from experiments._run import Run
-from experiments.bench._compare import interleave, milliseconds, ratio, show
+from experiments.framework.run import Run
+from experiments.framework.timing import interleave, milliseconds, ratio, show
 
 SIDES = ("import jax, optax", "import jaxdl")
 

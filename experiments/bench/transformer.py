@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdl
-from experiments._run import Run
-from experiments.bench._compare import interleave, milliseconds, ratio, show, temporary_bytes
+from experiments.framework.run import Run
+from experiments.framework.timing import interleave, milliseconds, ratio, show, temporary_bytes
 from jaxdl.models import transformer_stack
 
 

@@ -3,11 +3,8 @@
 The files here are small ones of the same names, with checksums put in place of the real ones.
 """
 
-import gzip
-import hashlib
 import os
 import shutil
-import struct
 import urllib.error
 import urllib.request
 
@@ -15,35 +12,23 @@ import numpy as np
 import pytest
 
 from jaxdl.data import DownloadError, fashion, fashion_mnist
+from tests.data.fashion_files import hide_all, write_files
 
 LABELS = {"train": np.arange(30, dtype=np.uint8) % 10, "t10k": np.arange(10, dtype=np.uint8)}
 
 
-def idx(array):
-    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    return gzip.compress(header + array.tobytes(), mtime=0)
-
-
 def write(folder, monkeypatch, labels=LABELS):
-    folder.mkdir(parents=True)
+    parts = {}
     for prefix, y in labels.items():
-        pixels = np.random.default_rng(0).integers(0, 256, (len(LABELS[prefix]), 28, 28), np.uint8)
-        (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(idx(pixels))
-        (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(idx(y))
-    digests = {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in fashion.FILES
-    }
-    monkeypatch.setattr(fashion, "FILES", digests)
-    return folder
+        shape = (len(LABELS[prefix]), 28, 28)
+        parts[prefix] = np.random.default_rng(0).integers(0, 256, shape, np.uint8), y
+    return write_files(folder, monkeypatch, parts)
 
 
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
     """No files in any of the usual places, and no network."""
-    monkeypatch.delenv("JAXDL_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(fashion, "DEBIAN", tmp_path / "debian")
-    monkeypatch.setattr(fashion, "URL", (tmp_path / "server").as_uri())
+    hide_all(monkeypatch, tmp_path)
     return tmp_path
 
 

@@ -3,19 +3,15 @@
 `backprop_by_hand` runs as its user runs it; the others with fewer layers, draws or steps.
 """
 
-import json
-
 import numpy as np
 import pytest
 
 from experiments import backprop_by_hand, linear_collapse, vanishing_gradients
-from experiments._run import Run
+from tests.experiments import running
 
 
 def run(module, settings, folder):
-    with Run(module.__name__.split(".")[-1], settings, folder, doc=module.__doc__) as out:
-        module.run(settings, out)
-    record = json.loads((folder / "results.json").read_text())
+    record = running.run(module, settings, folder)
     wrong = [claim for claim in record["claims"] if not claim["holds"]]
     assert record["status"] == "done" and not wrong
     return record["results"], record["claims"]
@@ -95,19 +91,3 @@ def test_gradients_vanish_where_they_should(tmp_path):
     factor = results["factor_of_delta_per_layer"]
     assert factor["relu, Glorot"] == pytest.approx(0.5**0.5, rel=0.05)
     assert factor["tanh, normal 0.01"] == pytest.approx(0.08, rel=0.05)
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: backprop_by_hand.Settings(steps=0), "steps: must be at least 1, got 0; use"),
-        (lambda: backprop_by_hand.Settings(learning_rate=0.0), "must be above 0, got 0.0; use"),
-        (lambda: linear_collapse.Settings(layers=0), "must be at least 1, got 0 and 16"),
-        (lambda: linear_collapse.Settings(inputs=10), r"4 × width \(64\).*got 10; give more"),
-        (lambda: vanishing_gradients.Settings(layers=1), "at least 2, 1 and 0, got 1, 128"),
-        (lambda: vanishing_gradients.Settings(seeds=2), r"in 1 … seeds \(2\), got 3"),
-    ],
-)
-def test_settings_out_of_range(make, words):
-    with pytest.raises(ValueError, match=words):
-        make()

@@ -1,18 +1,9 @@
 """The cost of Inception modules: exact counts, ranks, and settings that take seconds."""
 
-import json
-
-import jax
 import pytest
 
 from experiments import inception_cost
-from experiments._run import Run
-
-
-def run(settings, folder):
-    with Run("inception_cost", settings, folder) as out:
-        inception_cost.run(settings, out)
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+from tests.experiments.running import drawn, record, run
 
 
 def modules():
@@ -27,20 +18,16 @@ def found(tmp_path_factory):
     """A run with the three modules 3a; compiling is most of the time."""
     settings = inception_cost.Settings(examples=1, repetitions=1, rank_inputs=2)
     folder = tmp_path_factory.mktemp("run") / "run"
-    with (
-        jax.enable_x64(False),
-        jax.numpy_dtype_promotion("standard"),
-        pytest.MonkeyPatch.context() as patch,
-    ):
+    with pytest.MonkeyPatch.context() as patch:
         for name in ("MODULES", "PUBLISHED"):
             whole = getattr(inception_cost, name)
             patch.setattr(inception_cost, name, {k: whole[k] for k in whole if k.startswith("3a")})
-        return run(settings, folder) | {"folder": folder}
+        return run(inception_cost, settings, folder) | {"folder": folder}
 
 
 def test_counts_are_those_of_the_formula_and_the_paper(tmp_path):
-    with Run("inception_cost", None, tmp_path / "run") as out:
-        cost = inception_cost.count(modules(), out)
+    cost = {}
+    found = record(tmp_path / "run", lambda out: cost.update(inception_cost.count(modules(), out)))
     # 192 maps: 64 + 9·128 + 25·32 + 32 weights for each; biases of 256 maps
     plain, reduced = cost["3a, not reduced"], cost["3a, to 64"]
     assert plain["weights"] == 192 * (64 + 9 * 128 + 25 * 32 + 32) == 393_216
@@ -49,8 +36,7 @@ def test_counts_are_those_of_the_formula_and_the_paper(tmp_path):
     assert cost["3a of GoogLeNet"]["weights"] == 163_328
     assert cost["3b of GoogLeNet"]["weights"] == 388_096
     assert all(row["multiply_adds"] == 784 * row["weights"] for row in cost.values())
-    text = (tmp_path / "run" / "results.json").read_text(encoding="utf-8")
-    formula, paper_3a, paper_3b, share, kept = json.loads(text)["claims"]
+    formula, paper_3a, paper_3b, share, kept = found["claims"]
     assert formula["holds"] and "formula" in formula["claim"]
     assert paper_3a["holds"] and paper_3a["found"] == "159.5 and 128.0"
     assert paper_3b["holds"] and paper_3b["found"] == "379.0 and 304.3"
@@ -80,8 +66,7 @@ def test_times_and_figures_are_there(found):
     shares = found["results"]["time_shares"]
     assert shares["3a, not reduced"]["forward"]["median"] == 1
     assert shares["3a of GoogLeNet"]["backward"]["median"] > 0
-    for figure in ("cost", "trade"):
-        assert (found["folder"] / f"{figure}.png").stat().st_size > 5000
+    assert drawn(found["folder"], "cost", "trade")
 
 
 def test_a_formula_that_is_wrong_is_noticed(monkeypatch, tmp_path):
@@ -89,13 +74,5 @@ def test_a_formula_that_is_wrong_is_noticed(monkeypatch, tmp_path):
     monkeypatch.setattr(
         inception_cost, "formula", lambda *args: (right(*args)[0], 1 + right(*args)[1], 0)
     )
-    with Run("inception_cost", None, tmp_path / "run") as out:
-        inception_cost.count(modules(), out)
-    text = (tmp_path / "run" / "results.json").read_text(encoding="utf-8")
-    assert json.loads(text)["claims"][0]["holds"] is False
-
-
-def test_settings_that_cannot_be():
-    text = "inception_cost: repetitions must be at least 1, got 0; the default is 15"
-    with pytest.raises(ValueError, match=text):
-        inception_cost.Settings(repetitions=0)
+    found = record(tmp_path / "run", lambda out: inception_cost.count(modules(), out))
+    assert found["claims"][0]["holds"] is False

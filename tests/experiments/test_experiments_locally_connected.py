@@ -1,31 +1,16 @@
 """Layers whose kernels are not shared between places, with settings that take seconds."""
 
-import json
-
-import jax
 import numpy as np
 import pytest
 
 from experiments import locally_connected
-from experiments._run import Run
-
-
-@pytest.fixture(autouse=True)
-def default_mode(x64_off):
-    """Experiments run in the default mode of JAX."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
-def run(settings, folder):
-    with Run("locally_connected", settings, folder) as out:
-        locally_connected.run(settings, out)
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+from experiments.framework.run import Run
+from tests.experiments.running import drawn, run
 
 
 def test_locally_connected(tmp_path):
     settings = locally_connected.Settings(maps=2, train_images=300, epochs=1, batch=25, seeds=1)
-    found = run(settings, tmp_path / "run")
+    found = run(locally_connected, settings, tmp_path / "run")
     accuracy = found["results"]["accuracy"]
     assert len(accuracy) == 4 * 4
     for key, part in accuracy.items():
@@ -34,8 +19,7 @@ def test_locally_connected(tmp_path):
     # the images of one kind are not those of another
     assert len(set(found["results"]["data_sha256"].values())) == 4
     assert [claim["id"] for claim in found["claims"]] == ["B8"] * 5
-    for figure in ("images", "errors"):
-        assert (tmp_path / "run" / f"{figure}.png").stat().st_size > 5000
+    assert drawn(tmp_path / "run", "images", "errors")
 
 
 def test_parts_of_its_own_are_learned_without_sharing(tmp_path):
@@ -87,18 +71,3 @@ def test_generated_images_show_the_parts_of_their_places(own):
         assert same.all()
         assert np.abs(data.x_train[rows].mean(axis=0)).max() < 0.3
     assert (np.unique(patterns.reshape(16, -1), axis=0).shape[0] > 1) == own
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"maps": 0}, "locally_connected: maps must be at least 1, got 0; the default is 4"),
-        ({"train_images": 5000}, "train_images must be in 1 … 4000, got 5000; the default is 4000"),
-        ({"train_images": 20}, "batch must be in 1 … train_images, got 50; the default is 50"),
-        ({"size": 16}, "size must be in 1 … 15, so that pooling .* got 16; the default is 5"),
-        ({"learning_rate": -1}, "learning_rate must be above 0, got -1; the default"),
-    ],
-)
-def test_locally_connected_settings_that_cannot_be(settings, text):
-    with pytest.raises(ValueError, match=text):
-        locally_connected.Settings(**settings)

@@ -1,37 +1,21 @@
 """Counts, receptive fields and the gradient of a shared weight, with settings that take seconds."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxdl
-from experiments import _sharing_fields as sharing_fields
 from experiments import sharing_and_sparsity
-from experiments._run import Run
-
-
-@pytest.fixture(autouse=True)
-def default_mode(x64_off):
-    """Experiments run in the default mode of JAX."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
+from experiments.sharing_and_sparsity import receptive_fields
+from tests.experiments.running import drawn, record
 
 SETTINGS = sharing_and_sparsity.Settings(images=8, depths=(2, 4, 8), draws=24, digits=16)
 
 
-def record(part, folder):
+def recorded(part, folder):
     """Results, claims and folder of a run, or of a part of one."""
-    with (
-        jax.enable_x64(False),
-        jax.numpy_dtype_promotion("standard"),
-        Run("sharing_and_sparsity", SETTINGS, folder) as out,
-    ):
-        part(SETTINGS, out)
-    return json.loads((folder / "results.json").read_text(encoding="utf-8")) | {"folder": folder}
+    return record(folder, lambda out: part(SETTINGS, out)) | {"folder": folder}
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +23,7 @@ def found(tmp_path_factory):
     """A run without the receptive fields, whose many programs take as long as all the rest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharing_and_sparsity, "fields", lambda *_: None)
-        return record(sharing_and_sparsity.run, tmp_path_factory.mktemp("sharing") / "run")
-
-
-def drawn(found, *figures):
-    return all((found["folder"] / f"{figure}.png").stat().st_size > 5000 for figure in figures)
+        return recorded(sharing_and_sparsity.run, tmp_path_factory.mktemp("sharing") / "run")
 
 
 def test_all_claims_hold(found):
@@ -51,7 +31,7 @@ def test_all_claims_hold(found):
     assert {claim["id"] for claim in found["claims"]} == {"B3", "B4"}
     assert len(found["claims"]) == 11
     assert [claim for claim in found["claims"] if not claim["holds"]] == []
-    assert drawn(found, "connections", "effective", "gradient_by_place")
+    assert drawn(found["folder"], "connections", "effective", "gradient_by_place")
 
 
 def test_counts_of_the_source(found):
@@ -71,7 +51,7 @@ def test_connections(found):
 
 
 def test_receptive_fields(tmp_path):
-    found = record(sharing_and_sparsity.fields, tmp_path / "run")
+    found = recorded(sharing_and_sparsity.fields, tmp_path / "run")
     assert [claim["holds"] for claim in found["claims"]] == [True] * 3
     assert found["results"]["receptive_fields"] == {
         "3 × 3": [3, 5, 7, 9, 11, 13],
@@ -81,28 +61,28 @@ def test_receptive_fields(tmp_path):
         "5 × 5 and max pool": [5, 6, 14, 16],
     }
     assert found["results"]["reached_by_one_image"]["5 × 5 and max pool"] < 1
-    assert drawn(found, "fields", "growth")
+    assert drawn(found["folder"], "fields", "growth")
 
 
 def test_formula_of_the_receptive_field():
     specs = [("conv", 5, 1, 1), ("max_pool", 2, 2, 1), ("conv", 3, 2, 2), ("conv", 3, 1, 1)]
-    assert sharing_fields.receptive_field(specs) == (1 + 4 + 1 + 2 * 2 * 2 + 2 * 4, 4)
+    assert receptive_fields.receptive_field(specs) == (1 + 4 + 1 + 2 * 2 * 2 + 2 * 4, 4)
 
 
 def test_support_of_what_is_reached():
     reach = np.zeros((6, 7))
     reach[2, 3] = reach[4, 6] = 0.1
-    assert sharing_fields.support(reach) == [(2, 3), (3, 4)]
-    assert sharing_fields.support(np.zeros((2, 2))) == [(0, 0), (0, 0)]
+    assert receptive_fields.support(reach) == [(2, 3), (3, 4)]
+    assert receptive_fields.support(np.zeros((2, 2))) == [(0, 0), (0, 0)]
 
 
 def test_backward_support_is_what_a_perturbation_moves():
     """A unit's dx is zero where moving an input does not move the unit, and nowhere else."""
     specs = [("conv", 3, 2, 1), ("average_pool", 2, 2, 1)]
-    model = jaxdl.serial(*sharing_fields.layers_of(specs))
+    model = jaxdl.serial(*receptive_fields.layers_of(specs))
     x = jax.random.normal(jax.random.key(0), (1, 9, 9, 1))
     params = model.init(jax.random.key(1), x)
-    dx = sharing_fields.one_unit_bwd(model, params, x, (0, 1), jax.random.key(2))[0, ..., 0]
+    dx = receptive_fields.one_unit_bwd(model, params, x, (0, 1), jax.random.key(2))[0, ..., 0]
     # one pixel each, by so much that no relu stays shut
     pixels = jnp.eye(81).reshape(81, 9, 9, 1)
     moved = jnp.concatenate([x[0] + step * pixels for step in (10, -10)])
@@ -123,16 +103,3 @@ def test_effective_field_is_narrower_than_the_field(found):
     expected = np.sqrt(2 * np.array([2, 4, 8]) / 3)
     spread = found["results"]["effective_deviation"]
     np.testing.assert_allclose(spread, expected, rtol=0.15)
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"images": 0}, "images, draws and digits: must be at least 1, got 0, 64 and 128"),
-        ({"depths": (5,)}, r"depths: .* in rising order, got \(5,\); e\.g\. 5 10 20"),
-        ({"depths": (8, 4)}, r"depths: .* got \(8, 4\)"),
-    ],
-)
-def test_settings_that_cannot_be(settings, text):
-    with pytest.raises(ValueError, match=text):
-        sharing_and_sparsity.Settings(**settings)

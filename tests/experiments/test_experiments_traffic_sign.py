@@ -1,40 +1,29 @@
 """Generated traffic signs, read and found, with settings that take seconds."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import _traffic_signs as signs
 from experiments import traffic_sign
-from experiments._run import Run
+from experiments.traffic_sign import signs
 from jaxdl.detect import box_iou
 from jaxdl.models import traffic_sign_net
-
-
-@pytest.fixture(autouse=True)
-def default_mode(x64_off):
-    """Experiments run in the default mode of JAX."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+from tests.experiments.running import drawn, log, record, run
 
 
 def test_a_short_run(tmp_path):
     settings = traffic_sign.Settings(
         train_images=480, test_images=90, epochs=8, batch=20, seeds=1, scenes=2, score=0.2
     )
-    with Run("traffic_sign", settings, tmp_path / "run") as out:
-        traffic_sign.run(settings, out)
-    found = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    found = run(traffic_sign, settings, tmp_path / "run")
     results = found["results"]
     assert sum(results["parameters"].values()) == 304 + 1010 + 2259
     assert np.sum(results["confusion"]) == 90
     hits = np.trace(results["confusion"]) / 90
     assert results["test_accuracy"]["network"] == [pytest.approx(hits)]
-    lines = (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    course = [line["loss"] for line in map(json.loads, lines) if line["run"] == "network, seed 0"]
+    lines = [line for line in log(tmp_path / "run") if line["run"] == "network, seed 0"]
+    course = [line["loss"] for line in lines]
     assert len(course) == 8 and course[-1] < 0.6 * course[0]
     assert results["slid_against_windows"]["difference"] < 1e-5
     assert results["slid_against_windows"]["mflop"][0] < results["slid_against_windows"]["mflop"][1]
@@ -45,8 +34,7 @@ def test_a_short_run(tmp_path):
     shapes = next(c for c in found["claims"] if "shapes" in c["claim"])
     assert shapes["holds"] and shapes["found"].startswith("28×28×4 → 14×14×4 → 10×10×10 → 5×5×10")
     assert {c["id"] for c in found["claims"]} == {"D12", "A1"}
-    for figure in ("examples", "stages", "confusion", "scene"):
-        assert (tmp_path / "run" / f"{figure}.png").stat().st_size > 5000
+    assert drawn(tmp_path / "run", "examples", "stages", "confusion", "scene")
 
 
 def test_generated_signs_follow_their_seed():
@@ -133,26 +121,10 @@ def test_a_perfect_network_finds_every_sign_once(tmp_path, monkeypatch):
     monkeypatch.setattr(traffic_sign, "slide", lambda model, params, x: jnp.asarray(seen))
     model = traffic_sign_net(len(signs.NAMES))
     params = model.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)))
-    with Run("traffic_sign", settings, tmp_path / "run") as out:
-        traffic_sign.detection(settings, out, model, params)
-    found = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    found = record(tmp_path, lambda out: traffic_sign.detection(settings, out, model, params))
     boxes = found["results"]["detection"]
     assert boxes["boxes on signs before suppression"] > 50
     assert boxes["boxes on signs after suppression"] == boxes["signs"] == 12
     assert boxes["signs with exactly one"] == boxes["signs with a box of the right class"] == 12
     assert boxes["boxes on no sign after"] == 0
     assert [claim["holds"] for claim in found["claims"]] == [True, True]
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"scenes": 0}, "traffic_sign: scenes must be at least 1, got 0; the default is 100"),
-        ({"batch": 17000}, r"batch must be at most train_images \(16000\), got 17000; take"),
-        ({"score": 1.5}, "score must be in 0 … 1, got 1.5; the default is 0.7"),
-        ({"learning_rate": 0}, "learning_rate must be above 0, got 0; the default"),
-    ],
-)
-def test_settings_that_cannot_be(settings, text):
-    with pytest.raises(ValueError, match=text):
-        traffic_sign.Settings(**settings)

@@ -1,10 +1,6 @@
 """Transfer learning, with settings that take seconds."""
 
 import dataclasses
-import gzip
-import hashlib
-import json
-import struct
 import types
 
 import jax
@@ -13,24 +9,9 @@ import numpy as np
 import pytest
 
 from experiments import transfer
-from experiments._run import Run
-from jaxdl.data import DownloadError, fashion, mnist5k, validation_split
-
-
-@pytest.fixture(autouse=True)
-def default_mode(x64_off):
-    """Experiments run in the default mode of JAX."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
-def run(module, settings, folder):
-    with Run(module.__name__.rsplit(".", 1)[-1], settings, folder) as out:
-        module.run(settings, out)
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
-
-
-# transfer
+from jaxdl.data import DownloadError, mnist5k, validation_split
+from tests.data.fashion_files import hide_all, write_files
+from tests.experiments.running import drawn, run
 
 SMALL = transfer.Settings(
     pretrain_images=60,
@@ -48,22 +29,12 @@ SMALL = transfer.Settings(
 @pytest.fixture
 def clothes(tmp_path, monkeypatch):
     """Small files of random pixels in the place of Fashion-MNIST."""
-    folder = tmp_path / "data"
-    folder.mkdir()
     rng = np.random.default_rng(0)
-    for prefix, n in (("train", 80), ("t10k", 20)):
-        pixels = rng.integers(0, 256, (n, 28, 28), np.uint8)
-        for what, array in (
-            ("images-idx3", pixels),
-            ("labels-idx1", np.arange(n, dtype=np.uint8) % 10),
-        ):
-            header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-            content = gzip.compress(header + array.tobytes(), mtime=0)
-            (folder / f"{prefix}-{what}-ubyte.gz").write_bytes(content)
-    digests = {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in fashion.FILES
+    parts = {
+        prefix: (rng.integers(0, 256, (n, 28, 28), np.uint8), np.arange(n, dtype=np.uint8) % 10)
+        for prefix, n in (("train", 80), ("t10k", 20))
     }
-    monkeypatch.setattr(fashion, "FILES", digests)
+    folder = write_files(tmp_path / "data", monkeypatch, parts)
     monkeypatch.setenv("JAXDL_DATA", str(folder))
     return folder
 
@@ -80,12 +51,14 @@ def test_transfer(tmp_path, clothes):
         assert any(rate == pytest.approx(each) for each in allowed), name
     assert all(share == 1 for name, (_, share) in rates.items() if "fine-tuned" not in name)
     assert [claim["id"] for claim in found["claims"]] == ["A8"] * 6
-    assert (tmp_path / "run" / "accuracy.png").stat().st_size > 5000
+    assert drawn(tmp_path / "run", "accuracy")
 
 
 def test_clothes_are_moved_and_mirrored():
     image = jnp.zeros((28, 28, 1)).at[10, 8, 0].set(1.0)
-    seen = jax.vmap(transfer.vary, (0, None))(jax.random.split(jax.random.key(0), 400), image)
+    seen = jax.jit(jax.vmap(transfer.vary, (0, None)))(
+        jax.random.split(jax.random.key(0), 400), image
+    )
     assert np.all(np.sum(seen, axis=(1, 2, 3)) == 1)
     _, rows, columns, _ = np.nonzero(np.asarray(seen))
     assert set(rows) == set(range(6, 15))
@@ -210,24 +183,6 @@ def test_subsets_are_balanced_nested_and_apart_from_the_other_digits():
 def test_transfer_says_what_is_missing(tmp_path, clothes, monkeypatch):
     with pytest.raises(ValueError, match=r"pretrain_images must be at most 80, .* got 100; take"):
         run(transfer, transfer.Settings(pretrain_images=100), tmp_path / "many")
-    monkeypatch.delenv("JAXDL_DATA")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(fashion, "DEBIAN", tmp_path / "debian")
-    monkeypatch.setattr(fashion, "URL", (tmp_path / "server").as_uri())
+    hide_all(monkeypatch, tmp_path)
     with pytest.raises(DownloadError, match="set JAXDL_DATA"):
         run(transfer, SMALL, tmp_path / "none")
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"steps": 0}, "transfer: steps must be at least 1, got 0; the default is 300"),
-        ({"sizes": (15,)}, r"sizes must be rising multiples of 10 in 10 … 3000 .* got \(15,\)"),
-        ({"sizes": (100, 10)}, r"rising .* got \(100, 10\)"),
-        ({"sizes": ()}, r"rising .* got \(\); e\.g\."),
-        ({"rates": (0.0,)}, r"rates must be above 0, at least one, got \(0\.0,\)"),
-    ],
-)
-def test_transfer_settings_that_cannot_be(settings, text):
-    with pytest.raises(ValueError, match=text):
-        transfer.Settings(**settings)

@@ -1,21 +1,11 @@
 """One network for images of any size, with settings that take seconds."""
 
-import json
-
 import jax
 import numpy as np
-import pytest
 
 from experiments import variable_size
-from experiments._run import Run
 from jaxdl.data import mnist5k
-
-
-@pytest.fixture(autouse=True)
-def default_mode(x64_off):
-    """Experiments run in the default mode of JAX."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+from tests.experiments.running import drawn, run
 
 
 def few(*args, **options):
@@ -29,9 +19,7 @@ def test_variable_size(tmp_path, monkeypatch):
     settings = variable_size.Settings(
         mixed=(24, 28), unseen=(20, 40), widths=(2, 4, 64), epochs=1, batch=25, seeds=1
     )
-    with Run("variable_size", settings, tmp_path / "run") as out:
-        variable_size.run(settings, out)
-    found = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    found = run(variable_size, settings, tmp_path / "run")
     results, claims = found["results"], found["claims"]
     assert results["sizes_taken"] == {
         "fixed": [24, 28], "variable": [24, 28, 40], "global average": [20, 24, 28, 40]
@@ -47,8 +35,7 @@ def test_variable_size(tmp_path, monkeypatch):
     held = [claim["holds"] for claim in claims if claim["claim"].startswith(exact)]
     assert held == [True] * 3 and {claim["id"] for claim in claims} == {"B14"}
     assert len(claims) == 3 + 2  # no unseen size lies between those of training
-    for figure in ("regions", "accuracy"):
-        assert (tmp_path / "run" / f"{figure}.png").stat().st_size > 5000
+    assert drawn(tmp_path / "run", "regions", "accuracy")
 
 
 def test_resized():
@@ -67,19 +54,3 @@ def test_errors_are_those_of_the_network():
     assert variable_size.error_of(nets["fixed"], params, images) == ""
     text = variable_size.error_of(nets["fixed"], params, np.zeros((1, 40, 40, 1), np.float32))
     assert text.startswith("dense: x.shape[-1] must equal params['w'].shape[0] (576)")
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"widths": (8, 16, 32)}, r"the last 64 wide .* got \(8, 16, 32\); the default is"),
-        ({"mixed": (16, 28)}, r"mixed must name sides of at least 24 pixels, .* got \(16, 28\)"),
-        ({"mixed": ()}, "mixed must name sides of at least 24"),
-        ({"epochs": 0}, "variable_size: epochs must be at least 1, got 0; the default is 8"),
-        ({"batch": 5000}, r"variable_size: batch must be in 1 … 4000, .* got 5000"),
-        ({"learning_rate": 0}, "variable_size: learning_rate must be above 0, got 0"),
-    ],
-)
-def test_settings_that_cannot_be(settings, text):
-    with pytest.raises(ValueError, match=text):
-        variable_size.Settings(**settings)
