@@ -12,12 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.gradcheck import _samples, _strip
-from jaxdl.gradcheck._after import hints, vacuous
-from jaxdl.gradcheck._before import must_repeat, not_given, refused_by_jax, working_dtype
-from jaxdl.gradcheck._case import Case
-from jaxdl.gradcheck._elsewhere import comes_to_rest, confirmed
-from jaxdl.gradcheck._levels import (
+from jaxdl.gradcheck.checks.case import Case
+from jaxdl.gradcheck.checks.dot import confirmed
+from jaxdl.gradcheck.checks.hints import hints
+from jaxdl.gradcheck.checks.levels import (
     DIFFERENCES,
     ELSEWHERE,
     LEVELS,
@@ -28,21 +26,21 @@ from jaxdl.gradcheck._levels import (
     NEED_REVERSE,
     Table,
 )
-from jaxdl.gradcheck._oracle import Reference, by_differences, choose, narrow
-from jaxdl.gradcheck._probe import Probe
-from jaxdl.gradcheck._problem import (
-    GradcheckError,
-    Problem,
-    checked_outputs,
-    state,
-    x64,
-)
-from jaxdl.gradcheck._report import Finding, Report
-from jaxdl.gradcheck._samples import Domain
-from jaxdl.gradcheck._shrink import of_domain, of_sizes
+from jaxdl.gradcheck.checks.power import power
+from jaxdl.gradcheck.checks.refusals import must_repeat, not_given, refused_by_jax
+from jaxdl.gradcheck.checks.shrunk import of_domain, of_sizes
+from jaxdl.gradcheck.oracles import strip
+from jaxdl.gradcheck.oracles.probe import Probe
+from jaxdl.gradcheck.oracles.reference import Reference, by_differences, choose, narrow
+from jaxdl.gradcheck.oracles.working_dtype import working_dtype
+from jaxdl.gradcheck.problem.audit import audit
+from jaxdl.gradcheck.problem.domain import Domain, name_of
+from jaxdl.gradcheck.problem.problem import GradcheckError, Problem, checked_outputs, state, x64
+from jaxdl.gradcheck.report.findings import Finding
+from jaxdl.gradcheck.report.report import Report
 
 Level = Literal["quick", "standard", "full"]
-_NO_CHECKS = ("differences", "power", "shrink")  # what else `skip` may name
+NO_CHECKS = ("differences", "power", "shrink")  # what else `skip` may name
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def check(
     if level not in LEVELS:
         raise GradcheckError(f"gradcheck: level must be one of {', '.join(LEVELS)}, got {level!r}")
     skip = dict(skip or {})
-    known = LEVELS["full"].keys() | set(_NO_CHECKS)
+    known = LEVELS["full"].keys() | set(NO_CHECKS)
     for name in skip:
         if name not in known:
             raise GradcheckError(
@@ -130,7 +128,7 @@ def check(
         reports.append(_at(asked, "given", args))
     if isinstance(samples, Domain):
         for choices, drawn in samples.points(seed):
-            report = _at(asked, _samples.name(choices), drawn)
+            report = _at(asked, name_of(choices), drawn)
             if report.outcome == "fail" and "shrink" not in skip:
                 report = of_domain(report, samples, choices, seed, _fails_at(asked, report))
             reports.append(report)
@@ -189,7 +187,7 @@ def _at(
     checked_outputs(problem)
     must_repeat(problem)
     jaxpr = jax.make_jaxpr(problem.outputs)(*problem.inputs)
-    rules, notes = _strip.rule_names(jaxpr), []
+    rules, notes = strip.rule_names(jaxpr), []
     refused = not_given(problem, rules) or refused_by_jax(problem, rules)
     if refused is not None:
         finding = refused if sample == "given" else _named(refused, sample)
@@ -207,7 +205,7 @@ def _at(
             forward_mode=not oracle.reverse, rests=rests,
         )  # fmt: skip
 
-    rests = cache(lambda: case.probe.iterates and comes_to_rest(case))
+    rests = cache(lambda: case.probe.iterates and case.comes_to_rest())
     case = case_of(problem)
     in_doubt = asked.ref == "auto" and (case.forward_mode or case.probe.iterates)
     if in_doubt and not confirmed(case):
@@ -247,8 +245,8 @@ def _at(
         else:
             told = {f.leaf for f in findings if f.outcome != "pass"}
             with case.mode():
-                findings += _run("power", lambda case: vacuous(case, seen, told), case)
-        notes += _samples.audit(problem)
+                findings += _run("power", lambda case: power(case, seen, told), case)
+        notes += audit(problem)
     else:
         seen = {}
     notes += hints(case, findings)

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from jaxdl.gradcheck import _check, _elsewhere, _entries, _layer, _levels
-from jaxdl.gradcheck._report import Report
+from jaxdl.gradcheck import _check, _layer
+from jaxdl.gradcheck.checks import dot, levels, stress
+from jaxdl.gradcheck.report.report import Report
 
 VARIABLE = "JAXDL_GRADCHECK_MUTATION"
 SWAPS = (("pass", "fail"), ("fail", "pass"), ("inconclusive", "pass"), ("fail", "inconclusive"))
-CHECKS = (*_levels.LEVELS["full"], *_levels.DIFFERENCES)
+CHECKS = (*levels.LEVELS["full"], *levels.DIFFERENCES)
 REDUCERS = tuple(f"reducer {name}" for name in _layer.REDUCERS)
 # What cannot come of a check cannot be swapped: cost only measures, power only doubts.
 _CANNOT = {("cost", "fail"), ("power", "pass"), ("power", "fail")}
@@ -65,9 +66,9 @@ def install(mutation: str) -> None:
         run = _layer.REDUCERS[name]
         _layer.REDUCERS[name] = lambda at: (changed(f) for f in run(at))
     elif part == "vote":
-        _wrap(_entries, "vote", lambda found, *args: changed(found))
+        _wrap(dot, "vote", lambda found, *args: changed(found))
     elif part == "power":
-        _wrap(_check, "vacuous", lambda found, *args: [changed(f) for f in found])
+        _wrap(_check, "power", lambda found, *args: [changed(f) for f in found])
     else:
         _wrap(_check, "_run", lambda found, name, *args: (
             [changed(f) for f in found] if name == part else found))  # fmt: skip
@@ -75,12 +76,12 @@ def install(mutation: str) -> None:
 
 def _drop(name: str) -> None:
     if name == "power":
-        _wrap(_check, "vacuous", lambda found, *args: [])
+        _wrap(_check, "power", lambda found, *args: [])
     if name == "held points":
-        _wrap(_elsewhere, "held_points", lambda found, *args: iter(()))
+        _wrap(stress, "held_points", lambda found, *args: iter(()))
     _layer.REDUCERS.pop(name.removeprefix("reducer "), None)
-    for table in (*_levels.LEVELS.values(), _levels.QUICK, _levels.STANDARD, _levels.FULL,
-                  _levels.DIFFERENCES):  # fmt: skip
+    for table in (*levels.LEVELS.values(), levels.QUICK, levels.STANDARD, levels.FULL,
+                  levels.DIFFERENCES):  # fmt: skip
         table.pop(name, None)
 
 

@@ -7,9 +7,9 @@ import pytest
 from jax.core import Tracer
 
 from jaxdl import gradcheck
-from jaxdl.gradcheck._held import held_points, promises, resized_integers
-from jaxdl.gradcheck._problem import state
-from jaxdl.gradcheck._resize import dimensions, resized
+from jaxdl.gradcheck.problem.integers import held_points, promises, resized_integers
+from jaxdl.gradcheck.problem.problem import state
+from jaxdl.gradcheck.problem.sizes import dimensions, resized
 from tests.gradcheck.twins import drawn
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jaxdl.gradcheck import Finding, Report, write_html
-from jaxdl.gradcheck._error_map import blocks, cell_of, error_map, map_shape
-from jaxdl.gradcheck._text import brief, folded, painted, weakest
+from jaxdl.gradcheck.report.error_map import blocks, cell_of, error_map, map_shape
+from jaxdl.gradcheck.report.text import brief, folded, painted, weakest
 
 VOID = {"meta", "br", "path", "rect"}
 WANT = np.arange(1.0, 20)

@@ -10,10 +10,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from jaxdl import gradcheck
-from jaxdl.gradcheck._levels import LEVELS
-from jaxdl.gradcheck._oracle import by_columns
-from jaxdl.gradcheck._probe import backward_of, way_left
-from jaxdl.gradcheck._report import Report
+from jaxdl.gradcheck.checks.levels import LEVELS
+from jaxdl.gradcheck.oracles.probe import backward_of, way_left
+from jaxdl.gradcheck.oracles.reference import by_columns
+from jaxdl.gradcheck.report.report import Report
 from tests.gradcheck.twins import drawn
 
 FORWARD = "the primal without its rules, in forward mode"

@@ -9,9 +9,9 @@ import pytest
 
 from jaxdl import gradcheck
 from jaxdl.gradcheck import Domain, GradcheckError
-from jaxdl.gradcheck._problem import state
-from jaxdl.gradcheck._resize import dimensions, resized
-from jaxdl.gradcheck._shrink import smallest
+from jaxdl.gradcheck.problem.problem import state
+from jaxdl.gradcheck.problem.shrink import smallest
+from jaxdl.gradcheck.problem.sizes import dimensions, resized
 from tests.gradcheck import twins
 from tests.gradcheck.twins import drawn
 

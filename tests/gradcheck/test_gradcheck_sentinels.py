@@ -26,7 +26,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxdl import gradcheck
 from jaxdl.gradcheck import Finding, Report
 from jaxdl.gradcheck._check import check as real_check
-from jaxdl.gradcheck._levels import DIFFERENCES, LEVELS
+from jaxdl.gradcheck.checks.levels import DIFFERENCES, LEVELS
 
 Rule = Callable[..., Any]
 X = np.array([0.3, -1.2, 2.0, 0.7, -0.4, 1.6], np.float32)

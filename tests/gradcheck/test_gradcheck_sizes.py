@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from jaxdl import gradcheck
-from jaxdl.gradcheck import _growth
-from jaxdl.gradcheck._levels import LEVELS
-from jaxdl.gradcheck._problem import state
+from jaxdl.gradcheck.checks import growth
+from jaxdl.gradcheck.checks.levels import LEVELS
+from jaxdl.gradcheck.problem.problem import state
 from tests.gradcheck.twins import drawn
 
 ONLY = {"stress", "shapes", "extremes"}
@@ -200,7 +200,7 @@ def test_a_function_that_is_no_number_anywhere_is_not_passed():
 
 def test_a_kernel_grows_by_both_of_its_axes():
     problem = state(lambda w: w @ w, (drawn(4, 4),), None, None)
-    assert _growth._entries(problem, [(0, 0), (0, 1)], 8) == 64
+    assert growth._entries(problem, [(0, 0), (0, 1)], 8) == 64
 
 
 # --- what the rule closes over, and what it holds back --------------------------------------------
