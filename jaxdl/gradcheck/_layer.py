@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.gradcheck._check import Level, check
+from jaxdl.gradcheck._check import check
+from jaxdl.gradcheck._check_at import Level
 from jaxdl.gradcheck.checks.agreement import same
 from jaxdl.gradcheck.problem.directions import direction
 from jaxdl.gradcheck.problem.problem import x64

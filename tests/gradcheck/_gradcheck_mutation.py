@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from jaxdl.gradcheck import _check, _layer
+from jaxdl.gradcheck import _check_at, _layer
 from jaxdl.gradcheck.checks import dot, levels, stress
 from jaxdl.gradcheck.report.report import Report
 
@@ -56,6 +56,8 @@ def install(mutation: str) -> None:
         return new if outcome == old else outcome
 
     def changed(record: Any) -> Any:
+        if not hasattr(record, "outcome"):  # what a check returns beside its findings
+            return record
         return replace(record, outcome=swapped(record.outcome))
 
     if part == "report":
@@ -68,15 +70,15 @@ def install(mutation: str) -> None:
     elif part == "vote":
         _wrap(dot, "vote", lambda found, *args: changed(found))
     elif part == "power":
-        _wrap(_check, "power", lambda found, *args: [changed(f) for f in found])
+        _wrap(_check_at, "power", lambda found, *args: [changed(f) for f in found])
     else:
-        _wrap(_check, "_run", lambda found, name, *args: (
+        _wrap(_check_at, "_run", lambda found, name, *args: (
             [changed(f) for f in found] if name == part else found))  # fmt: skip
 
 
 def _drop(name: str) -> None:
     if name == "power":
-        _wrap(_check, "power", lambda found, *args: [])
+        _wrap(_check_at, "power", lambda found, *args: [])
     if name == "held points":
         _wrap(stress, "held_points", lambda found, *args: iter(()))
     _layer.REDUCERS.pop(name.removeprefix("reducer "), None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdl.gradcheck.checks.results import Result, Seen
 from jaxdl.gradcheck.oracles import strip
 from jaxdl.gradcheck.oracles.probe import Backward, Probe
 from jaxdl.gradcheck.oracles.rounding import eps
@@ -18,14 +19,13 @@ from jaxdl.gradcheck.problem.directions import cotangents
 from jaxdl.gradcheck.problem.jaxprs import equations
 from jaxdl.gradcheck.problem.points import stress_points
 from jaxdl.gradcheck.problem.problem import Problem, x64
-from jaxdl.gradcheck.report.findings import Finding
 
 BLIND = 1e-2  # a relative error that must be seen, or the check has seen nothing
 
 
-@dataclass
+@dataclass(frozen=True)
 class Case:
-    """One function, what it is held against, and what has been seen so far."""
+    """One function at one point, what it is held against, and what has been seen so far."""
 
     problem: Problem
     """In the dtypes in which it was given."""
@@ -40,21 +40,11 @@ class Case:
     """Whether finite differences vote: not where a rule is meant to differ from the derivative."""
     again: Callable[[Problem], Case]
     """The same function at other arguments, of other shapes."""
-    power: dict[str, float] = field(default_factory=dict)
-    sizes: list[float] = field(default_factory=list)
-    """Of the gradients at the given arguments, leaf by leaf."""
-    wrong: set[str] = field(default_factory=set)
-    """Leaves whose gradient is wrong at the given arguments."""
-    doubtful: set[str] = field(default_factory=set)
-    """Leaves about which the vote was open there: the reference says nothing."""
+    seen: Seen = field(default_factory=Seen)
+    """By the checks that have run, at the given arguments."""
     rests: Callable[[], bool] = bool
     """Whether f iterates, and has come to rest at the arguments given at first, or nearly: asked
     only where something differs, since four more programs tell."""
-    loose: bool = False
-    """Whether f iterates, and at the given arguments ends before it has come to rest: its rule
-    gives the limit's gradient, which is not to be compared to the last digit."""
-    notes: list[str] = field(default_factory=list)
-    """Remarks for the report."""
     reference: bool = True
     """Whether the truth is one: where it is not, finite differences alone judge the rule."""
     forward_mode: bool = False
@@ -125,9 +115,14 @@ class Case:
             weights = cotangents(self.rng(39), jax.eval_shape(self.probe.f, *inputs))
             return self.probe.rests(inputs, weights)
 
+    def elsewhere(self, problem: Problem) -> Case:
+        """The same function at other arguments, where gradients may be as large as at these."""
+        return replace(self.again(problem), seen=Seen(sizes=self.seen.sizes))
+
     def replay(self) -> str:
         """The arguments of `check` that repeat a finding, beside the sample."""
         return f"seed={self.seed}"
 
 
-Check = Callable[[Case], Iterator[Finding]]
+Check = Callable[[Case], Iterator[Result]]
+"""It returns what it found, and changes nothing."""

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxdl.gradcheck.checks.case import Case
+from jaxdl.gradcheck.checks.results import Note
 from jaxdl.gradcheck.oracles import strip
 from jaxdl.gradcheck.oracles.probe import backward_of
 from jaxdl.gradcheck.problem.directions import cotangents
@@ -18,7 +19,7 @@ from jaxdl.gradcheck.report.findings import Finding
 _TIMED = 15  # calls of each side
 
 
-def cost(case: Case) -> Iterator[Finding]:
+def cost(case: Case) -> Iterator[Finding | Note]:
     """Time, operations and temporary memory of the compiled gradient, beside autodiff's."""
     problem = case.problem
     weights = cotangents(case.rng(52), jax.eval_shape(problem.outputs, *problem.inputs))
@@ -43,7 +44,7 @@ def cost(case: Case) -> Iterator[Finding]:
     for name in ("operations", "temporary memory"):
         if figures.get(f"{name} of autodiff"):
             told.append(f"{figures[name] / figures[f'{name} of autodiff']:.2f} × the {name}")
-    case.notes.append(f"compiled, the gradient takes {', '.join(told)} of autodiff's")
+    yield Note(f"compiled, the gradient takes {', '.join(told)} of autodiff's")
     yield Finding("cost", "pass", figures=figures)
 
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxdl.gradcheck.checks.case import Case
+from jaxdl.gradcheck.checks.results import Note
 from jaxdl.gradcheck.oracles.probe import backward_of, to_numpy
 from jaxdl.gradcheck.oracles.rounding import eps
 from jaxdl.gradcheck.problem.directions import cotangents
@@ -16,7 +17,7 @@ from jaxdl.gradcheck.report.findings import Finding
 _RUNS = 5
 
 
-def determinism(case: Case) -> Iterator[Finding]:
+def determinism(case: Case) -> Iterator[Finding | Note]:
     """Run after run, the compiled gradient has the same bits, or the same to rounding."""
     problem = case.problem
     weights = cotangents(case.rng(50), jax.eval_shape(problem.outputs, *problem.inputs))
@@ -31,6 +32,6 @@ def determinism(case: Case) -> Iterator[Finding]:
         rounding = 1e3 * eps(problem.inputs[leaf].dtype)
         told = f"in {_RUNS} runs the gradient differs by up to {worst:.2g} of its size"
         if not bits and worst <= rounding:
-            case.notes.append(f"{name}: {told}; sums in an order that changes do that")
+            yield Note(f"{name}: {told}; sums in an order that changes do that")
         yield Finding("determinism", "pass" if worst <= rounding else "fail", leaf=name, text=told,
                       figures={"difference": worst})  # fmt: skip

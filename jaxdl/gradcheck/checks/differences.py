@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.gradcheck.checks.case import BLIND, Case
+from jaxdl.gradcheck.checks.results import Note, Result, Seen
 from jaxdl.gradcheck.oracles.probe import scale_of
 from jaxdl.gradcheck.oracles.vote import slope_along
 from jaxdl.gradcheck.problem.directions import cotangents, direction
@@ -20,7 +21,7 @@ _COTANGENTS = 3
 _SHORT = 2.0**-10
 
 
-def differences(case: Case, sample: str = "given") -> Iterator[Finding]:
+def differences(case: Case, sample: str = "given") -> Iterator[Result]:
     """Each argument's gradient along random directions, against finite differences of f itself.
 
     The only judge where there is no primal to strip, else not needed: it sees less. Entries that
@@ -38,7 +39,7 @@ def differences(case: Case, sample: str = "given") -> Iterator[Finding]:
             yield from _along_directions(case, sample, given, leaf)
         if kinked[leaf].any():
             count, size = int(kinked[leaf].sum()), kinked[leaf].size
-            case.notes.append(
+            yield Note(
                 f"{name}: {count} of {size} entries lie on kinks of f; they were checked close by"
             )
             yield from _along_directions(case, f"{sample}, beside the kinks", aside, leaf)
@@ -46,7 +47,7 @@ def differences(case: Case, sample: str = "given") -> Iterator[Finding]:
 
 def _along_directions(
     case: Case, sample: str, inputs: Sequence[Any], leaf: int
-) -> Iterator[Finding]:
+) -> Iterator[Result]:
     name = case.problem.input_names[leaf]
     for i in range(_COTANGENTS):
         rng = case.rng(10, leaf, i)
@@ -73,7 +74,7 @@ def _along_directions(
         zero = max(map(abs, slopes)) <= case.probe.floors(inputs, weights)[leaf]
         if finding.outcome == "pass" and not zero:  # where it is zero no error can be relative
             seen = finding.figures["power"]
-            case.power[name] = min(case.power.get(name, np.inf), seen)
+            yield Seen(power={name: seen})
             if i == 0 and seen >= BLIND:  # other directions may be those along which it cancels
                 finding = replace(finding, outcome="inconclusive")
         yield replace(finding, sample=sample)

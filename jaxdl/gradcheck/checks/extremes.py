@@ -53,7 +53,7 @@ def extremes(case: Case) -> Iterator[Finding]:
         got, auto = to_numpy(rule(at, weights)), to_numpy(plain(at, weights))
         (ruled, exact), (_, near) = _exact(case, at, weights)
         for leaf, name in enumerate(problem.input_names):
-            if name in told or name in case.doubtful:
+            if name in told or name in case.seen.doubtful:
                 continue
             x, g, a, t = problem.inputs[leaf], got[leaf], auto[leaf], exact[leaf]
             bad = ~np.isfinite(g) & np.isfinite(a) & np.isfinite(t)

@@ -9,12 +9,13 @@ from typing import Any
 from jaxdl.gradcheck.checks.case import Case
 from jaxdl.gradcheck.checks.differences import differences
 from jaxdl.gradcheck.checks.dot import dot
+from jaxdl.gradcheck.checks.results import Result, findings_of
 from jaxdl.gradcheck.problem.integers import promises
 from jaxdl.gradcheck.problem.problem import like
 from jaxdl.gradcheck.report.findings import Finding
 
 
-def judge(case: Case, sample: str, inputs: Sequence[Any] | None = None) -> Iterator[Finding]:
+def judge(case: Case, sample: str, inputs: Sequence[Any] | None = None) -> Iterator[Result]:
     """The check 'dot' at other arguments; 'differences' where there is no reference."""
     if case.reference:
         return dot(case, sample, inputs)
@@ -25,10 +26,10 @@ def judge(case: Case, sample: str, inputs: Sequence[Any] | None = None) -> Itera
             [like(x, new) for x, new in zip(case.problem.inputs, inputs, strict=True)]
         )
     )
-    return differences(replace(case.again(moved), notes=[]), sample)
+    return findings_of(differences(case.again(moved), sample))
 
 
-def elsewhere(case: Case, finding: Finding, name: str, held: bool = False) -> Finding:
+def as_found_elsewhere(case: Case, finding: Finding, name: str, held: bool = False) -> Finding:
     """A finding at other points than the given ones, as one of the check of that name.
 
     Where integers were changed (held) apart that say one thing, rows and their ends, a failure is

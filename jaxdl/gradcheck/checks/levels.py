@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from jaxdl.gradcheck.checks.additivity import additivity
 from jaxdl.gradcheck.checks.case import Check
 from jaxdl.gradcheck.checks.checkpoint import checkpoint
@@ -28,57 +30,71 @@ from jaxdl.gradcheck.checks.taylor import taylor
 from jaxdl.gradcheck.checks.traces import traces
 from jaxdl.gradcheck.checks.transforms import transforms
 from jaxdl.gradcheck.checks.zero import zero
+from jaxdl.gradcheck.oracles.reference import Oracle
 
 # By name: the check, and whether it runs in the given dtypes, outside the float64 mode.
 Table = dict[str, tuple[Check, bool]]
-QUICK: Table = {
-    "contract": (contract, True),
-    "forward": (forward, True),
-    "zero": (zero, True),
-    "scaling": (scaling, True),
-    "finite": (finite, True),
-    "dot": (dot, False),
-}
-STANDARD: Table = {
-    "additivity": (additivity, False),
-    "stress": (stress, False),
-    "extremes": (extremes, True),
-    "shapes": (shapes, False),
-    "transforms": (transforms, False),
-    "subsets": (subsets, False),
-    "pullbacks": (pullbacks, True),
-    "second order": (second_order, False),
-    "precision": (precision, True),
-}
-FULL: Table = {
-    "taylor": (taylor, False),
-    "loops": (loops, False),
-    "checkpoint": (checkpoint, False),
-    "sharded": (sharded, False),
-    "microbatches": (microbatches, False),
-    "determinism": (determinism, True),
-    "traces": (traces, True),
-    "growth": (growth, True),
-    "cost": (cost, True),
-}
-# Where nothing can be stripped, these cannot be run, and finite differences take their place.
-NEED_REFERENCE = (
-    "dot",
-    "extremes",
-    "second order",
-    "precision",
-    "growth",
-    "cost",
+_IN_GIVEN_DTYPES = {
+    contract, forward, zero, scaling, finite, extremes, pullbacks, precision,
+    determinism, traces, growth, cost,
+}  # fmt: skip
+
+
+def _table(*checks: Check) -> Table:
+    """Under the names of their functions; they run in this order."""
+    return {
+        check.__name__.replace("_", " "): (check, check in _IN_GIVEN_DTYPES) for check in checks
+    }
+
+
+QUICK = _table(contract, forward, zero, scaling, finite, dot)
+STANDARD = _table(
+    additivity, stress, extremes, shapes, transforms, subsets, pullbacks, second_order, precision
 )
-# Without a rule too, these: JAX's own derivative is checked at the given arguments.
-ELSEWHERE = ("stress", "shapes")
-# Where the primal has only forward mode.
-NEED_REVERSE = ("cost",)
-# Where f iterates and has not come to rest: these compare to the last digit.
-NEED_REST = ("second order", "precision", "growth", "taylor")
-DIFFERENCES: Table = {"differences": (differences, False)}
-# Where the gradient is meant to differ from the derivative.
-NEED_DERIVATIVE = ("taylor",)
-# For arguments cast to a dtype.
-LOW_PRECISION = ("contract", "forward", "zero", "scaling", "finite", "extremes", "precision")
+FULL = _table(taylor, loops, checkpoint, sharded, microbatches, determinism, traces, growth, cost)
+# In place of those that need a reference, where there is none.
+DIFFERENCES = _table(differences)
 LEVELS = {"quick": QUICK, "standard": QUICK | STANDARD, "full": QUICK | STANDARD | FULL}
+
+# Where nothing can be stripped, these cannot be run, and finite differences take their place.
+_NEED_REFERENCE = {"dot", "extremes", "second order", "precision", "growth", "cost"}
+# Without a rule too, these: JAX's own derivative is checked at the given arguments.
+_ELSEWHERE = {"stress", "shapes"}
+# Where the primal has only forward mode.
+_NEED_REVERSE = {"cost"}
+# Where the gradient is meant to differ from the derivative.
+_NEED_DERIVATIVE = {"taylor"}
+# Where f iterates and has not come to rest: these compare to the last digit.
+NEED_REST = {"second order", "precision", "growth", "taylor"}
+# For arguments cast to a dtype.
+_LOW_PRECISION = {"contract", "forward", "zero", "scaling", "finite", "extremes", "precision"}
+
+
+def named(names: Collection[str]) -> Table:
+    """The checks of these names."""
+    return {name: check for name, check in LEVELS["full"].items() if name in names}
+
+
+def of_low_precision() -> Table:
+    """What there is to check where the arguments are cast to a dtype."""
+    return {n: check for n, check in LEVELS["standard"].items() if n in _LOW_PRECISION}
+
+
+def applicable(table: Table, oracle: Oracle, has_rules: bool, intended: bool) -> Table:
+    """Those checks of a table that mean something.
+
+    Args:
+      table: of the level.
+      oracle: what gradients are held against.
+      has_rules: whether f has a hand-written rule.
+      intended: whether its gradient is meant to differ from the derivative.
+    """
+    dropped: set[str] = set()
+    if intended:
+        dropped |= _NEED_DERIVATIVE
+    if not oracle.reverse:
+        dropped |= _NEED_REVERSE
+    if not oracle.is_reference:
+        dropped |= _NEED_REFERENCE if has_rules else _NEED_REFERENCE | _ELSEWHERE
+    kept = {name: check for name, check in table.items() if name not in dropped}
+    return kept if oracle.is_reference else kept | DIFFERENCES

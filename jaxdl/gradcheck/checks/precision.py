@@ -47,7 +47,7 @@ def precision(case: Case) -> Iterator[Finding]:
                 np.maximum(m, np.abs(a - t)) for m, a, t in zip(moved, near, truth, strict=True)
             ]
     for leaf, name in enumerate(names):
-        if name in case.doubtful:
+        if name in case.seen.doubtful:
             yield Finding("precision", "skipped", leaf=name, text=f"{name}: the vote was open")
             continue
         t = truth[leaf]

@@ -22,7 +22,7 @@ def second_order(case: Case) -> Iterator[Finding]:
     By the arguments, and by the cotangent, of which the gradient is a linear function: a rule that
     holds its cotangent constant is right once and wrong in every Hessian.
     """
-    if case.wrong:
+    if case.seen.wrong:
         yield Finding("second order", "skipped", text="the gradient itself is wrong")
         return
     inputs = case.at(case.problem.inputs)

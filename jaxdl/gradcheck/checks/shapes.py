@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from jaxdl.gradcheck.checks.case import Case
-from jaxdl.gradcheck.checks.judge import elsewhere, judge
+from jaxdl.gradcheck.checks.judge import as_found_elsewhere, judge
+from jaxdl.gradcheck.checks.results import Note, findings_of
 from jaxdl.gradcheck.oracles.probe import to_numpy
 from jaxdl.gradcheck.problem.sizes import Axis, dimensions, entries, length_of, resized, single_axes
 from jaxdl.gradcheck.report.findings import Finding
@@ -42,7 +43,7 @@ def _other_lengths(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield [1 if n == length else n for n in lengths]
 
 
-def shapes(case: Case) -> Iterator[Finding]:
+def shapes(case: Case) -> Iterator[Finding | Note]:
     """The check 'dot', or 'differences', for arguments of other sizes, where f takes them.
 
     Where nothing can be said of arguments of which all sizes are others, one is changed at a time.
@@ -73,7 +74,7 @@ def shapes(case: Case) -> Iterator[Finding]:
         yield from found
     if crashed:
         most = f", and {len(crashed) - 1} more such" if len(crashed) > 1 else ""
-        case.notes.append(f"for sizes {crashed[0]}{most} the rule raises an error, and f does not")
+        yield Note(f"for sizes {crashed[0]}{most} the rule raises an error, and f does not")
     if not tried:
         why = "f takes no other sizes, or its rule none" if groups else "no axis can be longer"
         yield Finding("shapes", "skipped", text=why)
@@ -85,7 +86,7 @@ def _apart_or_together(
     others: Sequence[int],
     number: int,
     crashed: list[str],
-) -> list[Finding]:
+) -> list[Finding | Note]:
     """Axes of one length may belong together though f takes them apart, as an array and indices
     into it do: where only such sizes fail, a note is all.
     """
@@ -95,15 +96,15 @@ def _apart_or_together(
     for tied in _tied(groups, lengths, others, failed) if failed or not found else ():
         together = list(_at_lengths(case, groups, tied, number, crashed))
         if not failed and together:
-            return together
+            return [*together]
         outcomes = {f.outcome for f in together}
         if failed and "pass" in outcomes and not outcomes & {"fail", "inconclusive"}:
-            case.notes.append(
+            note = Note(
                 f"axes of equal length that become {_told(lengths, others)}: f takes them, but "
                 "its gradient is that of equal lengths alone; let f refuse others"
             )
-            return together
-    return found
+            return [note, *together]
+    return [*found]
 
 
 def _tied(
@@ -153,8 +154,7 @@ def _at_lengths(
         others = [n + 1 if m > n else m for n, m in zip(lengths, others, strict=True)]
     try:
         moved = resized(problem, groups, others, case.rng(24, number))
-        again = case.again(moved)
-        again.sizes = case.sizes
+        again = case.elsewhere(moved)
         with _quiet_callbacks():
             y = again.probe.value(*again.at(moved.inputs))
         if case.reference:
@@ -173,8 +173,8 @@ def _at_lengths(
     if len(changed) == 1 and (changed[0][1] == 1 or lengths.count(changed[0][1]) > 1):
         leaf, axis = changed[0][0][0]  # which of those of that length
         sample += f" of axis {axis} of {problem.names[leaf]}"
-    for finding in judge(again, sample):
-        yield elsewhere(case, finding, "shapes", held=True)
+    for finding in findings_of(judge(again, sample)):
+        yield as_found_elsewhere(case, finding, "shapes", held=True)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxdl.gradcheck.checks.case import Case
 from jaxdl.gradcheck.checks.dot import dot
+from jaxdl.gradcheck.checks.results import findings_of
 from jaxdl.gradcheck.problem.domain import Domain, name_of
 from jaxdl.gradcheck.problem.shrink import smallest
 from jaxdl.gradcheck.problem.sizes import dimensions, length_of, resized
@@ -76,7 +77,7 @@ def of_sizes(findings: Sequence[Finding], case: Case) -> list[Finding]:
 
 
 def _fails(case: Case, inputs: Sequence[np.ndarray] | None = None) -> bool:
-    return any(f.outcome == "fail" for f in dot(case, "shrunk", inputs))
+    return any(f.outcome == "fail" for f in findings_of(dot(case, "shrunk", inputs)))
 
 
 def _values(case: Case) -> Iterator[str]:

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 
 from jaxdl.gradcheck.checks.case import Case
-from jaxdl.gradcheck.checks.judge import elsewhere, judge
+from jaxdl.gradcheck.checks.judge import as_found_elsewhere, judge
+from jaxdl.gradcheck.checks.results import Result, findings_of
 from jaxdl.gradcheck.problem.integers import held_points
 from jaxdl.gradcheck.problem.points import stress_points
 from jaxdl.gradcheck.report.findings import Finding
@@ -16,20 +17,21 @@ from jaxdl.gradcheck.report.findings import Finding
 _BY_DIFFERENCES = ("other signs", "fresh")  # points at which slopes can be found: off all ties
 
 
-def stress(case: Case) -> Iterator[Finding]:
+def stress(case: Case) -> Iterator[Result]:
     """The check 'dot' at points derived from the given ones, where rules tend to go wrong."""
     for sample, inputs in stress_points(case.problem.inputs, case.rng(13)):
         if not case.reference and sample not in _BY_DIFFERENCES:
             continue
         if _finite(case, inputs):
-            for finding in judge(case, sample, inputs):
-                yield elsewhere(case, finding, "stress")
+            for found in judge(case, sample, inputs):
+                if isinstance(found, Finding):
+                    found = as_found_elsewhere(case, found, "stress")
+                yield found
     for sample, problem in held_points(case.problem, case.rng(38)):
-        other = case.again(problem)
-        other.sizes = case.sizes
+        other = case.elsewhere(problem)
         if _finite(other, problem.inputs) and _traces(other):
-            for finding in judge(other, sample):
-                yield elsewhere(case, finding, "stress", held=True)
+            for finding in findings_of(judge(other, sample)):
+                yield as_found_elsewhere(case, finding, "stress", held=True)
 
 
 def _traces(case: Case) -> bool:

@@ -37,6 +37,9 @@ class Oracle:
     and what a loop ends on may have another derivative than what it looks for, as a bisection does:
     where finite differences do not confirm that mode, nothing is held against it."""
 
+    notes: tuple[str, ...] = ()
+    """What could not be used, and why."""
+
     @property
     def is_reference(self) -> bool:
         """Whether it gives gradients of its own: with differences alone there is nothing to hold
@@ -60,9 +63,8 @@ def choose(
     ref: Reference,
     expect: Callable[..., Any] | None,
     rules: list[str],
-    notes: list[str],
 ) -> Oracle:
-    """The oracle for what `check` was asked; what it could not use goes into the notes."""
+    """The oracle for what `check` was asked."""
     if expect is not None:
         return Oracle("the intended gradient", lambda p: _intended(p, expect))
     if callable(ref):
@@ -79,8 +81,7 @@ def choose(
     if ref == "fd":
         return by_differences()
     if not rules and ref == "auto":
-        notes.append("no rule written by hand was found: JAX's own derivative was checked")
-        return by_differences()
+        return by_differences("no rule written by hand was found: JAX's own derivative was checked")
     try:
         _try(problem, backward_of)
         return Oracle(
@@ -94,7 +95,7 @@ def choose(
         # a while loop and a kernel have no transpose, but most have a derivative
         with contextlib.suppress(Exception):
             _try(problem, by_columns)
-            notes.append(
+            note = (
                 f"without its rules {problem.name} has no reverse mode: its derivative was taken "
                 "in forward mode, entry by entry of the arguments"
             )
@@ -103,19 +104,21 @@ def choose(
                 lambda p: by_columns(strip.strip(p.outputs)),
                 _further(problem, by_columns),
                 reverse=False,
+                notes=(note,),
             )
     if ref == "strip":
         raise GradcheckError(
             f"gradcheck: {problem.name} without its rules cannot be differentiated: "
             f"{why}; give ref='fd' or a function of the same meaning"
         )
-    notes.append(f"without its rules {problem.name} cannot be differentiated ({why[:100]})")
-    return by_differences()
+    return by_differences(
+        f"without its rules {problem.name} cannot be differentiated ({why[:100]})"
+    )
 
 
-def by_differences() -> Oracle:
+def by_differences(*notes: str) -> Oracle:
     """No reference: slopes along directions are all there is."""
-    return Oracle(_BY_DIFFERENCES, lambda p: backward_of(p.outputs))
+    return Oracle(_BY_DIFFERENCES, lambda p: backward_of(p.outputs), notes=notes)
 
 
 def _further(problem: Problem, way: Callable[..., Backward]) -> Callable[[Problem], list[Backward]]:

@@ -12,19 +12,26 @@ from jaxdl.gradcheck.oracles.rounding import eps
 from jaxdl.gradcheck.problem.problem import Problem, x64
 
 
-def working_dtype(problem: Problem, truth: Any, narrow: list[str], notes: list[str]) -> Any:
-    """The dtype in which f is compared: float64; if that cannot be, and f is given in half
-    precision, float32; else None, the given ones. The notes say why.
+def working_dtype(
+    problem: Problem, truth: Any, without_float64: list[str]
+) -> tuple[Any, list[str]]:
+    """The dtype in which f is compared, and notes that say why if it is not float64.
+
+    If that cannot be, as where `calls` names what float64 does not reach, and f is given in half
+    precision, it is float32; else None, the given ones.
     """
-    why = f"it calls {', '.join(narrow)}" if narrow else _refused_in(jnp.float64, problem, truth)
+    why = (
+        f"it calls {', '.join(without_float64)}"
+        if without_float64
+        else _refused_in(jnp.float64, problem, truth)
+    )
     if not why:
-        return jnp.float64
+        return jnp.float64, []
+    told = f"{problem.name} has no float64 ({why[:100]}): compared in"
     short = any(eps(x.dtype) > eps(jnp.float32) for x in problem.inputs)
     if short and not _refused_in(jnp.float32, problem, truth):
-        notes.append(f"{problem.name} has no float64 ({why[:100]}): compared in float32")
-        return jnp.float32
-    notes.append(f"{problem.name} has no float64 ({why[:100]}): compared in the given dtypes")
-    return None
+        return jnp.float32, [f"{told} float32"]
+    return None, [f"{told} the given dtypes"]
 
 
 def _refused_in(dtype: Any, problem: Problem, truth: Any) -> str:
