@@ -207,7 +207,7 @@ def _weighed(
     """Whether an error could have been seen at all, leaf by leaf."""
     if "power" in skip:
         return [Finding("power", "skipped", text=skip["power"])]
-    told = {finding.leaf for finding in found.findings if finding.outcome != "pass"}
+    told = {f.leaf for f in found.findings if f.outcome in ("fail", "inconclusive")}
 
     def weigh(case: Case) -> Iterator[Finding]:
         return power(case, power_of, told)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxdl.gradcheck.report.findings import Findings
-from jaxdl.gradcheck.report.html_parts import SIGNS, fact_list, text
+from jaxdl.gradcheck.report.html_parts import SIGNS, fact_list, plain_table, text
 from jaxdl.gradcheck.report.html_section import section
 from jaxdl.gradcheck.report.html_style import CSS
 from jaxdl.gradcheck.report.text import weakest
@@ -185,12 +185,6 @@ def _merged(rows: Iterable[Sequence[str]]) -> list[str]:
 def _unchecked(not_checked: Mapping[str, str]) -> str:
     if not not_checked:
         return ""
-    rows = "".join(
-        f'<tr><th scope="row">{text(name)}</th><td>{text(why)}</td></tr>'
-        for name, why in not_checked.items()
-    )
-    return (
-        '<section><h2 id="unchecked">Not checked</h2><div class="scroll"><table class="plain">'
-        '<thead><tr><th scope="col">function</th><th scope="col">why</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div></section>"
-    )
+    rows = [(text(name), text(why)) for name, why in not_checked.items()]
+    table = plain_table(["function", "why"], rows)
+    return f'<section><h2 id="unchecked">Not checked</h2>{table}</section>'

@@ -11,7 +11,7 @@ import numpy as np
 from jaxdl.gradcheck.report import svg
 from jaxdl.gradcheck.report.error_map import blocks, cell_of, map_shape
 from jaxdl.gradcheck.report.findings import Finding, Findings
-from jaxdl.gradcheck.report.html_parts import SIGNS, fact_list, text
+from jaxdl.gradcheck.report.html_parts import SIGNS, fact_list, plain_table, text
 from jaxdl.gradcheck.report.text import also, folded, printable
 
 _SHAPE = re.compile(r"\[([\d, ]*)\]$")
@@ -138,33 +138,30 @@ def _curves(findings: Sequence[Finding]) -> str:
 def _figures(figures: Mapping[str, float]) -> str:
     if not figures:
         return ""
-    rows = "".join(
-        f'<tr><th scope="row">{text(name.replace("_", " "))}</th>'
-        f'<td class="num">{float(value):.9g}</td></tr>'
-        for name, value in figures.items()
-    )
-    return (
-        '<details class="more"><summary>Figures</summary><div class="scroll"><table class="plain">'
-        '<thead><tr><th scope="col">figure</th><th scope="col" class="num">value</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div></details>"
-    )
+    rows = [
+        (text(name.replace("_", " ")), f"{float(value):.9g}") for name, value in figures.items()
+    ]
+    table = plain_table(["figure", "value"], rows, numbers=[1])
+    return f'<details class="more"><summary>Figures</summary>{table}</details>'
 
 
 def _power(power: Mapping[str, float]) -> str:
     if not power:
         return ""
-    rows = "".join(
-        f'<tr><th scope="row"><code>{text(leaf)}</code></th><td class="num">'
-        f"{f'{value:.0e}' if np.isfinite(value) else 'nothing'}</td><td>{svg.bar(value)}</td></tr>"
+    rows = [
+        (
+            f"<code>{text(leaf)}</code>",
+            f"{value:.0e}" if np.isfinite(value) else "nothing",
+            svg.bar(value),
+        )
         for leaf, value in power.items()
+    ]
+    caption = (
+        "The smallest relative error of a gradient that would have been seen; bars from 1e-16 to "
+        "1, logarithmic"
     )
-    return (
-        '<h3>Power</h3><div class="scroll"><table class="plain"><caption>The smallest relative '
-        "error of a gradient that would have been seen; bars from 1e-16 to 1, logarithmic"
-        '</caption><thead><tr><th scope="col">leaf</th><th scope="col" class="num">seen from</th>'
-        f'<th scope="col"><span class="vh">bar</span></th></tr></thead><tbody>{rows}</tbody>'
-        "</table></div>"
-    )
+    heads = ["leaf", "seen from", '<span class="vh">bar</span>']
+    return f"<h3>Power</h3>{plain_table(heads, rows, caption, numbers=[1])}"
 
 
 def _listed(title: str, lines: Sequence[str]) -> str:

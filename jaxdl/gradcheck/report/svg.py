@@ -61,7 +61,7 @@ def heat_map(errors: Sequence[Sequence[float]], worst: tuple[int, int], words: s
         for name in ("halo", "frame")
     )
     found = {level for row in levels for level in row}
-    counts = {level: sum(row.count(level) for row in levels) for level in found}
+    counts = {level: sum(row.count(level) for row in levels) for level in sorted(found)}
     legend = "".join(
         f'<li><svg class="key" viewBox="0 0 12 12" aria-hidden="true"><rect class="e-{level}" '
         f'width="12" height="12"/></svg>{_label(level)} <span class="soft">({counts[level]})'
