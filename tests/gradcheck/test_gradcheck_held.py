@@ -10,7 +10,7 @@ from jaxdl import gradcheck
 from jaxdl.gradcheck.problem.integers import held_points, promises, resized_integers
 from jaxdl.gradcheck.problem.problem import state
 from jaxdl.gradcheck.problem.sizes import dimensions, resized
-from tests.gradcheck.twins import drawn
+from tests.gradcheck.twins import drawn, ruled
 
 
 @pytest.fixture(autouse=True)
@@ -149,12 +149,6 @@ def test_an_axis_is_not_cut_below_an_index(index):
 
 
 # --- mistakes that only other integers show -----------------------------------------------------
-
-
-def ruled(f, bwd):
-    made = jax.custom_vjp(f)
-    made.defvjp(lambda *args: (f(*args), args), bwd)
-    return made
 
 
 def rows(write):

@@ -10,11 +10,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from jaxdl import gradcheck
-from jaxdl.gradcheck.checks.levels import LEVELS
 from jaxdl.gradcheck.oracles.probe import backward_of, way_left
 from jaxdl.gradcheck.oracles.reference import by_columns
 from jaxdl.gradcheck.report.report import Report
-from tests.gradcheck.twins import drawn
+from tests.gradcheck.twins import drawn, others_than
 
 FORWARD = "the primal without its rules, in forward mode"
 
@@ -31,8 +30,7 @@ def _ruled(f: Any, forward: Any, backward: Any) -> Any:
 
 
 def _checked(f: Any, *args: Any, only: tuple[str, ...] = ("dot", "stress")) -> Report:
-    skip = {name: "not its subject" for name in LEVELS["standard"] if name not in only}
-    return gradcheck.check(f, *args, skip=skip | {"shrink": "as it is"}, raises=False)
+    return gradcheck.check(f, *args, skip=others_than(*only), raises=False)
 
 
 def _failed(report: Report) -> set[tuple[str, str]]:

@@ -9,6 +9,7 @@ import jaxdl as dl
 from experiments.gradcheck_corpus import mutate, operators
 from experiments.gradcheck_corpus.mutants import SUBJECTS, Mutant, Subject, sieved
 from jaxdl import gradcheck
+from tests.gradcheck.twins import sampled
 
 LOOKED_AT = ("dense", "relu", "gelu", "layer_norm", "dropout", "embedding", "repeat", "huber")
 
@@ -145,7 +146,7 @@ def test_an_equation_that_is_not_there():
 # --- the checker --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["softmax", "embedding"])
+@pytest.mark.parametrize("name", sampled(["softmax", "embedding"], ["embedding"]))
 def test_the_checker_finds_them(name):
     for mutant in sieved(name, 3).kept:
         assert gradcheck.check(mutant.right, *mutant.args, level="quick").outcome == "pass"

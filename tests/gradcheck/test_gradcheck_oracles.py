@@ -12,7 +12,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxdl import gradcheck
 from jaxdl.gradcheck import GradcheckError
 from tests.gradcheck import twins
-from tests.gradcheck.twins import drawn
+from tests.gradcheck.twins import drawn, others_than, ruled
 
 
 @pytest.fixture(autouse=True)
@@ -98,16 +98,10 @@ def test_a_kink_at_which_the_reference_is_no_number(at_zero, outcome):
     assert gradcheck.check(norm, x, level="quick", raises=False).outcome == outcome
 
 
-def _ruled(f, bwd) -> Any:
-    made = jax.custom_vjp(f)
-    made.defvjp(lambda *args: (f(*args), args), bwd)
-    return made
-
-
 @pytest.mark.parametrize(("at_zero", "outcome"), [(1.0, "pass"), (0.25, "fail")])
 def test_a_point_at_which_autodiff_of_the_primal_is_wrong(at_zero, outcome):
     """Two branches meet smoothly at 0, and JAX gives `minimum` half a slope there."""
-    elu = _ruled(
+    elu = ruled(
         lambda x: jnp.where(x > 0, x, jnp.expm1(jnp.minimum(x, 0))),
         lambda kept, g: (g * jnp.where(kept[0] == 0, at_zero, jnp.exp(jnp.minimum(kept[0], 0))),),
     )
@@ -130,8 +124,9 @@ def test_a_reference_that_is_no_number_anywhere(factor):
         slope = factor * (g / jnp.where(y == 0, 1, y))[..., None] * d
         return (slope.sum(1) - slope.sum(0),)
 
-    skip = {"power": "no entry has a reference", "second order": "no entry has a reference"}
-    report = gradcheck.check(_ruled(distances, bwd), drawn(4, 3), skip=skip, raises=False)
+    why = "no entry has a reference"
+    skip = others_than("dot", "stress", "shapes") | {"power": why, "second order": why}
+    report = gradcheck.check(ruled(distances, bwd), drawn(4, 3), skip=skip, raises=False)
     assert report.outcome == ("pass" if factor == 1 else "fail"), str(report)
 
 
@@ -146,14 +141,15 @@ def test_an_open_vote_is_no_failure_of_precision():
             low, high = jnp.where(above, low, middle), jnp.where(above, middle, high)
         return low
 
-    f = _ruled(root, lambda kept, g: (g / (3 * root(kept[0]) ** 2 + 1),))
-    report = gradcheck.check(f, drawn(4), raises=False)
+    f = ruled(root, lambda kept, g: (g / (3 * root(kept[0]) ** 2 + 1),))
+    skip = others_than("dot", "extremes", "precision", "second order")
+    report = gradcheck.check(f, drawn(4), skip=skip, raises=False)
     assert report.outcome == "inconclusive" and "ref='fd'" in str(report)
-    assert gradcheck.check(f, drawn(4), ref="fd").outcome == "pass"
+    assert gradcheck.check(f, drawn(4), ref="fd", skip=skip).outcome == "pass"
 
 
 def test_a_failure_beside_stop_gradient_gives_a_hint():
-    f = _ruled(
+    f = ruled(
         lambda x: x + lax.stop_gradient(jnp.round(x) - x), lambda kept, g: (1.5 * g,)
     )  # fmt: skip
     report = gradcheck.check(f, drawn(5), raises=False)
@@ -173,14 +169,14 @@ def test_an_ill_conditioned_function_may_differ_from_its_forward_rule():
 
 def test_on_the_border_of_the_domain_nobody_knows():
     """x·√x: at 0 autodiff has 0·∞, and below there is nothing."""
-    f = _ruled(lambda x: x * jnp.sqrt(x), lambda kept, g: (1.5 * g * jnp.sqrt(kept[0]),))
+    f = ruled(lambda x: x * jnp.sqrt(x), lambda kept, g: (1.5 * g * jnp.sqrt(kept[0]),))
     assert gradcheck.check(f, jnp.abs(drawn(6))).outcome == "pass"
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.01])
 def test_differences_beside_kinks(factor):
     """Every maximum is tied, with one of the other argument: along no direction is f smooth."""
-    f = _ruled(
+    f = ruled(
         lambda x, y: jnp.maximum(x, y).sum(),
         lambda kept, g: (factor * g * (kept[0] >= kept[1]), factor * g * (kept[0] < kept[1])),
     )
@@ -191,7 +187,7 @@ def test_differences_beside_kinks(factor):
 
 def test_a_derivative_by_the_cotangent():
     """Right once and wrong twice: the cotangent is held constant."""
-    sine = _ruled(jnp.sin, lambda kept, g: (lax.stop_gradient(g) * jnp.cos(kept[0]),))
+    sine = ruled(jnp.sin, lambda kept, g: (lax.stop_gradient(g) * jnp.cos(kept[0]),))
     report = gradcheck.check(sine, drawn(5), raises=False)
     (finding,) = [f for f in report.findings if f.outcome == "fail"]
     assert (finding.name, finding.leaf) == ("second order", "the cotangent of output 0")
@@ -201,14 +197,14 @@ def test_what_f_holds_is_held_twice():
     def f(x, t):
         return x * lax.stop_gradient(jnp.sin(t))
 
-    held = _ruled(f, lambda kept, g: (g * jnp.sin(kept[1]), jnp.zeros_like(g)))
+    held = ruled(f, lambda kept, g: (g * jnp.sin(kept[1]), jnp.zeros_like(g)))
     skip = {"power": "t has no gradient"}
     report = gradcheck.check(held, drawn(5), drawn(5), skip=skip)
     assert "skipped second order: args[1]: stop_gradient in f holds it back" in str(report)
 
 
 def test_a_rule_that_is_linear_for_positive_factors_only():
-    gate = _ruled(lambda x: 2 * x, lambda kept, g: (2 * jnp.maximum(g, 0),))
+    gate = ruled(lambda x: 2 * x, lambda kept, g: (2 * jnp.maximum(g, 0),))
     report = gradcheck.check(gate, drawn(5), level="quick", raises=False)
     assert "scaling" in {f.name for f in report.findings if f.outcome == "fail"}
 
@@ -218,11 +214,12 @@ def test_a_rule_that_is_linear_for_positive_factors_only():
 
 def test_both_parities_of_every_axis():
     """Wrong for even lengths alone, and given an odd one."""
-    turned = _ruled(
+    turned = ruled(
         lambda x: x * (-1.0) ** jnp.arange(x.size),
         lambda kept, g: ((g[::-1] * (-1.0) ** jnp.arange(g.size))[::-1],),
     )
-    report = gradcheck.check(turned, drawn(7), raises=False)
+    skip = others_than("dot", "stress", "shapes")
+    report = gradcheck.check(turned, drawn(7), skip=skip, raises=False)
     assert {f.name for f in report.findings if f.outcome == "fail"} == {"shapes"}
 
 
@@ -238,21 +235,24 @@ def test_axes_of_one_length_become_1_together():
         ds = g * (jnp.eye(s.shape[0], dtype=s.dtype) - jax.nn.softmax(s, 1))
         return ds @ b, ds.T @ a
 
-    assert gradcheck.check(_ruled(f, bwd), drawn(4, 3), 2 * drawn(4, 3)).outcome == "pass"
+    skip = others_than("dot", "shapes")
+    args = drawn(4, 3), 2 * drawn(4, 3)
+    assert gradcheck.check(ruled(f, bwd), *args, skip=skip).outcome == "pass"
 
 
 def test_an_array_and_indices_into_it_have_one_length():
     """JAX clamps an index beyond; the rule knows rows of its own length alone."""
-    f = _ruled(
+    f = ruled(
         lambda x, order: x[jnp.argsort(order)],
         lambda kept, g: (jnp.zeros_like(kept[0]).at[jnp.argsort(kept[1])].add(g), None),
     )
-    report = gradcheck.check(f, drawn(6), jnp.asarray([4, 0, 7, 1, 9, 3]))
+    skip = others_than("dot", "stress", "shapes")
+    report = gradcheck.check(f, drawn(6), jnp.asarray([4, 0, 7, 1, 9, 3]), skip=skip)
     assert report.outcome == "pass"
 
 
 def test_a_rule_that_refuses_sizes_is_told():
-    pairs = _ruled(lambda x: 2 * x, lambda kept, g: ((2 * g.reshape(-1, 2)).reshape(-1),))
+    pairs = ruled(lambda x: 2 * x, lambda kept, g: ((2 * g.reshape(-1, 2)).reshape(-1),))
     assert "the rule raises an error, and f does not" in str(gradcheck.check(pairs, drawn(8)))
 
 
@@ -274,8 +274,8 @@ def test_what_is_sorted_stays_sorted():
         zeros = jnp.zeros_like(knots)
         return slope, zeros.at[i].add(slope * (t - 1)).at[i + 1].add(-slope * t)
 
-    skip = {"extremes": "knots that coincide"}
-    report = gradcheck.check(_ruled(f, bwd), drawn(5), jnp.sort(drawn(6)), skip=skip)
+    skip = others_than("dot", "stress", "shapes")  # no extremes: knots that coincide
+    report = gradcheck.check(ruled(f, bwd), drawn(5), jnp.sort(drawn(6)), skip=skip)
     assert report.outcome == "pass"
 
 
@@ -284,13 +284,13 @@ def test_what_is_sorted_stays_sorted():
 
 def test_a_python_float_stays_what_it_was():
     """It takes the dtype of what it meets; at other points too."""
-    f = _ruled(lambda x, s: x * s, lambda kept, g: (
+    f = ruled(lambda x, s: x * s, lambda kept, g: (
         g * kept[1], (g * kept[0]).sum().astype(jnp.float32)))  # fmt: skip
     assert gradcheck.check(f, drawn(4).astype(jnp.bfloat16), 0.7).outcome == "pass"
 
 
 def test_what_is_not_differentiated_is_given_as_it_is():
-    f = _ruled(lambda x, c: jnp.sin(x) * c, lambda kept, g: (g * jnp.cos(kept[0]) * kept[1], None))
+    f = ruled(lambda x, c: jnp.sin(x) * c, lambda kept, g: (g * jnp.cos(kept[0]) * kept[1], None))
     x = drawn(40).astype(jnp.bfloat16)
     report = gradcheck.check(lambda x, c: f(x, c), x, x[::-1], wrt=["args[0]"])
     assert report.outcome == "pass"
@@ -298,7 +298,7 @@ def test_what_is_not_differentiated_is_given_as_it_is():
 
 @pytest.mark.parametrize("level", ["standard", "full"])
 def test_half_precision_in_and_single_out(level):
-    f = _ruled(
+    f = ruled(
         lambda x: jnp.tanh(x.astype(jnp.float32)),
         lambda kept, g: ((g * (1 - jnp.tanh(kept[0].astype(g.dtype)) ** 2)).astype(kept[0].dtype),),
     )
@@ -310,12 +310,12 @@ def test_a_rule_with_a_dtype_written_down_is_compared_in_it():
         start = jnp.zeros((), jnp.float32)
         return (lax.scan(lambda c, v: (c + v, c + v), start, g, reverse=True)[1],)
 
-    report = gradcheck.check(_ruled(lambda x: jnp.cumsum(x), bwd), drawn(6))
+    report = gradcheck.check(ruled(lambda x: jnp.cumsum(x), bwd), drawn(6))
     assert report.outcome == "pass" and "compared in the given dtypes" in str(report)
 
 
 def test_a_python_float_that_is_held_is_a_number():
-    f = _ruled(lambda x: jnp.sin(x), lambda kept, g: (g * jnp.cos(kept[0]),))
+    f = ruled(lambda x: jnp.sin(x), lambda kept, g: (g * jnp.cos(kept[0]),))
 
     def scaled(x, a):
         return f(x) * a if a > 0 else x
@@ -338,8 +338,9 @@ def test_a_single_number_keeps_its_sign():
         beyond = jnp.abs(x) > d
         return g * jnp.clip(x, -d, d), jnp.where(beyond, g * (jnp.abs(x) - d), 0).sum()
 
+    f, skip = ruled(huber, bwd), others_than("dot", "stress")
     for seed in range(3):
-        assert gradcheck.check(_ruled(huber, bwd), drawn(8), jnp.float32(1), seed=seed).outcome
+        assert gradcheck.check(f, drawn(8), jnp.float32(1), seed=seed, skip=skip).outcome
 
 
 ORDER = np.array([3, 0, 4, 1, 2])
@@ -348,7 +349,7 @@ ORDER = np.array([3, 0, 4, 1, 2])
 @pytest.mark.parametrize("factor", [1.0, 1.01])
 def test_half_precision_without_float64_is_compared_in_float32(factor):
     """JAX takes the dtype of an index of NumPy from the mode in which it met it first."""
-    f = _ruled(lambda x: x[:, ORDER], lambda kept, g: (factor * g[:, np.argsort(ORDER)],))
+    f = ruled(lambda x: x[:, ORDER], lambda kept, g: (factor * g[:, np.argsort(ORDER)],))
     report = gradcheck.check(f, drawn(3, 5).astype(jnp.bfloat16), raises=False)
     assert report.outcome == ("pass" if factor == 1 else "fail")
     assert "compared in float32" in str(report) and report.power["args[0]"] < 1e-4
@@ -367,11 +368,12 @@ def test_precision_where_the_truth_is_no_number():
             dx = jnp.where(size == 0, 0, g[:, None] * x / jnp.where(size == 0, 1, size))
             return (dx.astype(digits).astype(x.dtype),)
 
-        return _ruled(norm, bwd)
+        return ruled(norm, bwd)
 
     x = drawn(8, 3).at[2].set(0)
-    assert gradcheck.check(with_digits(jnp.float32), x).outcome == "pass"
-    report = gradcheck.check(with_digits(jnp.bfloat16), x, raises=False)
+    skip = others_than("dot", "precision")
+    assert gradcheck.check(with_digits(jnp.float32), x, skip=skip).outcome == "pass"
+    report = gradcheck.check(with_digits(jnp.bfloat16), x, skip=skip, raises=False)
     assert "it has the digits of bfloat16 only" in str(report)
 
 

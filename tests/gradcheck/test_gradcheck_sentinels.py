@@ -27,6 +27,7 @@ from jaxdl import gradcheck
 from jaxdl.gradcheck import Finding, Report
 from jaxdl.gradcheck._check import check as real_check
 from jaxdl.gradcheck.checks.levels import DIFFERENCES, LEVELS
+from tests.gradcheck.twins import others_than
 
 Rule = Callable[..., Any]
 X = np.array([0.3, -1.2, 2.0, 0.7, -0.4, 1.6], np.float32)
@@ -240,7 +241,7 @@ ELSEWHERE = {"sharded", "cost"}  # below: one takes two devices, the other fails
 
 def alone(check: str, f: Rule, *args: Any, **settings: Any) -> Report:
     """A report of one check, all others skipped."""
-    others = {name: "" for name in (*LEVELS["full"], "power", "shrink") if name != check}
+    others = others_than(check) | {"power": "not its subject"}
     return real_check(f, *args, level="full", skip=others, raises=False, **settings)
 
 
