@@ -104,6 +104,6 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
     if part in REDUCERS:
         items.sort(key=lambda item: "gradcheck_layers" not in item.nodeid or "[" in item.name)
     elif part == "held points":
-        items.sort(key=lambda item: "gradcheck_held" not in item.nodeid)
+        items.sort(key=lambda item: "gradcheck_integers" not in item.nodeid)
     elif part:
         items.sort(key=lambda item: f"[{part}" not in item.name and f"_{part}" not in item.name)

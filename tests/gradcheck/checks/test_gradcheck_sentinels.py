@@ -273,7 +273,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 from tests.gradcheck import _gradcheck_mutation as mutation
 if os.environ.get(mutation.VARIABLE):
     mutation.install(os.environ[mutation.VARIABLE])
-from tests.gradcheck.test_gradcheck_sentinels import X, _counting, alone, sine, told
+from tests.gradcheck.checks.test_gradcheck_sentinels import X, _counting, alone, sine, told
 print(json.dumps([sorted(told(alone("sharded", f(), X), "sharded")) for f in (sine, _counting)]))
 """
 
@@ -391,7 +391,7 @@ def test_only_a_pass_does_not_raise_in_a_report():
 
 RULES = """
 import jax.numpy as jnp, numpy as np
-from tests.gradcheck.test_gradcheck_sentinels import X, _relu, sine
+from tests.gradcheck.checks.test_gradcheck_sentinels import X, _relu, sine
 right, wrong, doubtful = sine(), sine(lambda x, g: 2.0), _relu(0.0)
 def x(): return (X,)
 def below(): return (-np.ones(3, np.float32),)

@@ -291,7 +291,7 @@ def test_wrong_with_several_devices():
             dw = jax.vjp(f, x, w)[1](x @ w)[1]
             print(float((dw / (x.T @ (x @ w))).mean()))
     """
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     flags = "--xla_force_host_platform_device_count=4"
     out = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True,

@@ -23,7 +23,7 @@ from experiments.gradcheck_corpus.baselines import BASELINES, Baseline, judge
 from experiments.gradcheck_corpus.items import QUICK, STANDARD, Item, evaluate
 from experiments.gradcheck_corpus.kinds import Function, Mistake, Pair, ruled
 
-CORPUS = "tests.gradcheck.test_gradcheck_score"
+CORPUS = "tests.gradcheck.corpus.test_gradcheck_score"
 
 
 # --- the corpus ---------------------------------------------------------------------------------
