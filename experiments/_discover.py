@@ -30,8 +30,9 @@ class Entry:
 def find_experiments(package: str = "experiments") -> list[Entry]:
     """All files of `package` and its folder `bench` that define `Settings` and `run`, by name.
 
-    Files whose name starts with an underscore are the framework's and are skipped. A file that
-    does not parse is listed with its error as the summary: it is better seen than missing.
+    A folder with such an `__init__.py` is one too. Files whose name starts with an underscore are
+    the framework's and are skipped. A file that does not parse is listed with its error as the
+    summary: it is better seen than missing.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -42,8 +43,9 @@ def find_experiments(package: str = "experiments") -> list[Entry]:
 
 
 def _entries_of(folder: Path, package: str, group: str) -> Iterable[Entry]:
-    for path in sorted(folder.glob("[!_]*.py")):
-        name = f"{group}.{path.stem}" if group else path.stem
+    for path in sorted([*folder.glob("[!_]*.py"), *folder.glob("[!_]*/__init__.py")]):
+        own = path.parent.name if path.name == "__init__.py" else path.stem
+        name = f"{group}.{own}" if group else own
         module = f"{package}.{name}"
         try:
             tree = ast.parse(path.read_text(encoding="utf-8"))

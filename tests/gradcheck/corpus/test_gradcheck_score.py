@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import _gradcheck_score_tables as tables
 from experiments import gradcheck_score
 from experiments._run import Run
 from experiments.gradcheck_corpus import baselines, harness, items
 from experiments.gradcheck_corpus.baselines import BASELINES, Baseline, judge
 from experiments.gradcheck_corpus.items import QUICK, STANDARD, Item, evaluate
 from experiments.gradcheck_corpus.kinds import Function, Mistake, Pair, ruled
+from experiments.gradcheck_score import tables
 
 CORPUS = "tests.gradcheck.corpus.test_gradcheck_score"
 

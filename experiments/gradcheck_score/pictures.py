@@ -3,8 +3,8 @@
 import numpy as np
 from matplotlib import pyplot as plt
 
-from experiments._gradcheck_score_tables import MOST_RATIO
 from experiments.gradcheck_corpus.items import OURS
+from experiments.gradcheck_score.tables import MOST_RATIO
 
 _COLORS = ("#2b5c8a", "#a3331c", "#2f7d4f", "#8a6d1f", "#6b4a8e", "#555555", "#b0568c")
 _MARKS = "osD^vPX"
@@ -12,6 +12,12 @@ _MARKS = "osD^vPX"
 
 def _bare(axes):
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _kept(out, name, fig, caption, shown):
+    """The picture, and the numbers that it shows."""
+    out.figure(name, fig, caption)
+    out.result(f"figure_{name}", shown)
 
 
 def bars(out, rates):
@@ -48,8 +54,7 @@ def bars(out, rates):
         "Left: mistakes that a checker fails while it passes the right twin, longer is better. "
         "Right: right functions that it fails, shorter is better."
     )
-    out.figure("rates", fig, caption)
-    out.result("figure_rates", rates)
+    _kept(out, "rates", fig, caption, rates)
 
 
 def power(out, panels):
@@ -89,8 +94,7 @@ def power(out, panels):
         "better. Above the dotted line: not even 10 % is seen, or the right rule is blamed. Full "
         "Jacobians are left out beyond 2,000 entries of the arguments, five points beyond 20,000."
     )
-    out.figure("power", fig, caption)
-    out.result("figure_power", panels)
+    _kept(out, "power", fig, caption, panels)
 
 
 def times(out, ratios):
@@ -116,5 +120,4 @@ def times(out, ratios):
         "Each point is a function, nothing compiled before; the bar is the median, the dashed line "
         "what was aimed at at most"
     )
-    out.figure("times", fig, caption)
-    out.result("figure_times", ratios)
+    _kept(out, "times", fig, caption, ratios)

@@ -39,12 +39,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experiments import _gradcheck_score_pictures as pictures
-from experiments import _gradcheck_score_tables as tables
 from experiments._run import Run
 from experiments.gradcheck_corpus import harness
 from experiments.gradcheck_corpus.baselines import BASELINES
 from experiments.gradcheck_corpus.items import OURS, QUICK, STANDARD, Item, Record, load
+from experiments.gradcheck_score import pictures, tables
 
 PARTS = ("functions", "pairs", "mutants", "baselines", "power", "time")
 _SLOW = 5  # times the limit, where an item has many parts
