@@ -13,7 +13,7 @@ from jaxdl.gradcheck.problem.problem import state
 from jaxdl.gradcheck.problem.shrink import smallest
 from jaxdl.gradcheck.problem.sizes import dimensions, resized
 from tests.gradcheck import twins
-from tests.gradcheck.twins import drawn
+from tests.gradcheck.twins import drawn, others_than
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,8 @@ def _scaled(block):
 
 
 def test_a_tail_is_found_where_the_given_sizes_fit_the_block():
-    report = gradcheck.check(_scaled(8), drawn(3, 16), drawn(16), raises=False)
+    skip = others_than("dot", "stress", "extremes", "shapes")
+    report = gradcheck.check(_scaled(8), drawn(3, 16), drawn(16), skip=skip, raises=False)
     failed = [f for f in report.findings if f.outcome == "fail"]
     assert {f.name for f in failed} == {"shapes"}
     assert all(f.leaf.startswith("args[1]") and "16→" in f.sample for f in failed)
@@ -55,7 +56,7 @@ def test_rules_that_refuse_other_sizes_are_not_accused():
         return x.sum()
 
     total.defvjp(lambda x: (x.sum(), None), lambda _, g: (jnp.full(6, g),))
-    report = gradcheck.check(total, drawn(6))
+    report = gradcheck.check(total, drawn(6), skip=others_than("dot", "shapes"))
     assert [f.outcome for f in report.findings if f.name == "shapes"] == ["skipped"]
 
 
@@ -117,7 +118,7 @@ def test_a_domain_draws_distinct_small_and_awkward_sizes():
 
 
 def test_a_failure_in_a_domain_is_made_small():
-    domain = Domain(_arguments, draws=3, n=range(1, 20), d=range(8, 40))
+    domain = Domain(_arguments, draws=1, n=range(1, 20), d=range(8, 40))
     report = gradcheck.check(_scaled(8), samples=domain, level="quick", raises=False)
     assert report.outcome == "fail"
     assert "shrunk  fails at n=1, d=9; fails at d=9, passes at d=8" in str(report)
