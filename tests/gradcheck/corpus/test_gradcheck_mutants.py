@@ -150,5 +150,6 @@ def test_an_equation_that_is_not_there():
 def test_the_checker_finds_them(name):
     for mutant in sieved(name, 3).kept:
         assert gradcheck.check(mutant.right, *mutant.args, level="quick").outcome == "pass"
-        report = gradcheck.check(mutant.f, *mutant.args, raises=False)
+        skip = {"shrink": "not its subject"}
+        report = gradcheck.check(mutant.f, *mutant.args, skip=skip, raises=False)
         assert report.outcome == "fail", str(report)
