@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxdl.gradcheck.checks.case import BLIND, Case
 from jaxdl.gradcheck.checks.results import Note, Result, Seen
+from jaxdl.gradcheck.oracles.directional import slope_along
 from jaxdl.gradcheck.oracles.probe import scale_of
-from jaxdl.gradcheck.oracles.vote import slope_along
 from jaxdl.gradcheck.problem.directions import cotangents, direction
 from jaxdl.gradcheck.report.findings import Finding
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxdl.gradcheck.checks.agreement import same
 from jaxdl.gradcheck.checks.case import Case
+from jaxdl.gradcheck.oracles.directional import along, slope_along
 from jaxdl.gradcheck.oracles.probe import scale_of
-from jaxdl.gradcheck.oracles.vote import along, slope_along
 from jaxdl.gradcheck.problem.directions import cotangents, direction
 from jaxdl.gradcheck.report.findings import Finding
 
