@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.test_util import check_grads
 
-from jaxdl.gradcheck._case import stress_points
-from jaxdl.gradcheck._problem import state
+from jaxdl.gradcheck.problem.points import stress_points
+from jaxdl.gradcheck.problem.problem import state
 
 Flat = Callable[..., list[Any]]
 """A function of floating-point arrays that returns a list of them."""

@@ -184,28 +184,27 @@ def _factored(name: str, f: Rule, make_args: MakeArgs) -> Function:
     return Function(name, f, make_args, WIDE, NO_BFLOAT16_LINALG)
 
 
+def _one(draw, size):
+    """One such matrix as the only argument."""
+    return lambda rng, dtype: (draw(rng, dtype, size),)
+
+
 SOLVES: tuple[Function, ...] = (
     _factored(
         "inverse",
         ruled(jnp.linalg.inv, _inverse_fwd, lambda y, g: (-y.T @ g @ y.T,)),
-        lambda rng, dtype: (regular(rng, dtype, 4),),
+        _one(regular, 4),
     ),
     _factored("solve", ruled(jnp.linalg.solve, _solve_fwd, _solve_bwd), _system),
     _factored("triangular solve", ruled(_triangular, _triangular_fwd, _triangular_bwd), _system),
-    _factored(
-        "cholesky",
-        ruled(_cholesky, _cholesky_fwd, _cholesky_bwd),
-        lambda rng, dtype: (definite(rng, dtype, 4),),
-    ),
+    _factored("cholesky", ruled(_cholesky, _cholesky_fwd, _cholesky_bwd), _one(definite, 4)),
     _factored(
         "log determinant",
         from_inputs(_log_det, lambda g, a: (g * jnp.linalg.inv(a).T,)),
-        lambda rng, dtype: (regular(rng, dtype, 5),),
+        _one(regular, 5),
     ),
     _factored(
-        "determinant",
-        from_inputs(_det, lambda g, a: (g * _cofactors(a),)),
-        lambda rng, dtype: (regular(rng, dtype, 3),),
+        "determinant", from_inputs(_det, lambda g, a: (g * _cofactors(a),)), _one(regular, 3)
     ),
     _factored(
         "eigenvalues",
@@ -224,7 +223,7 @@ SOLVES: tuple[Function, ...] = (
     _factored(
         "symmetric square root",
         ruled(_square_root, _square_root_fwd, _square_root_bwd),
-        lambda rng, dtype: (definite(rng, dtype, 4),),
+        _one(definite, 4),
     ),
     _factored(
         "mahalanobis",

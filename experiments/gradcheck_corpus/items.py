@@ -20,7 +20,7 @@ from jax.test_util import check_grads
 from experiments.gradcheck_corpus import baselines
 from experiments.gradcheck_corpus.kinds import Mistake, ruled
 from jaxdl import gradcheck
-from jaxdl.gradcheck._levels import LEVELS
+from jaxdl.gradcheck.checks.levels import LEVELS
 
 Record = dict[str, Any]
 

@@ -5,14 +5,15 @@
 
 from jaxdl.gradcheck._blocks import Dot, compare, dot_test, taylor_test
 from jaxdl.gradcheck._check import check
-from jaxdl.gradcheck._differences import Slope, slope
-from jaxdl.gradcheck._html import write_html
 from jaxdl.gradcheck._layer import check_layer
-from jaxdl.gradcheck._problem import GradcheckError
-from jaxdl.gradcheck._report import Finding, Report
-from jaxdl.gradcheck._samples import Domain
-from jaxdl.gradcheck._strip import CannotStrip, rules, strip
-from jaxdl.gradcheck._taylor import Remainder
+from jaxdl.gradcheck.checks.taylor import Remainder
+from jaxdl.gradcheck.oracles.finite_differences import Slope, slope
+from jaxdl.gradcheck.oracles.strip import CannotStrip, rules, strip
+from jaxdl.gradcheck.problem.domain import Domain
+from jaxdl.gradcheck.problem.problem import GradcheckError
+from jaxdl.gradcheck.report.findings import Finding
+from jaxdl.gradcheck.report.html import write_html
+from jaxdl.gradcheck.report.report import Report
 
 __all__ = [
     "CannotStrip",

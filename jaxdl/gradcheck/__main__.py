@@ -35,10 +35,10 @@ from typing import Any, NoReturn, TextIO
 import jax
 
 from jaxdl.gradcheck import GradcheckError, Report, check
-from jaxdl.gradcheck._check import _NO_CHECKS
-from jaxdl.gradcheck._html import unwritable, write_html
-from jaxdl.gradcheck._levels import LEVELS
-from jaxdl.gradcheck._text import brief, paint, printable, weakest_power
+from jaxdl.gradcheck._check import NO_CHECKS
+from jaxdl.gradcheck.checks.levels import LEVELS
+from jaxdl.gradcheck.report.html import unwritable, write_html
+from jaxdl.gradcheck.report.text import brief, paint, printable, weakest_power
 
 _WORDS = 60  # letters of the worst finding in the table
 
@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _skips(given: Sequence[str]) -> dict[str, str]:
-    known = set(_NO_CHECKS).union(*LEVELS.values())
+    known = set(NO_CHECKS).union(*LEVELS.values())
     skip = {}
     for each in given:
         name, equals, reason = each.partition("=")

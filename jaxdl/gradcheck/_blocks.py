@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.gradcheck import _strip
 from jaxdl.gradcheck._check import check
-from jaxdl.gradcheck._draw import cotangents, direction
-from jaxdl.gradcheck._oracle import narrow
-from jaxdl.gradcheck._probe import Probe, backward_of, scale_of, to_numpy
-from jaxdl.gradcheck._problem import GradcheckError, Problem, checked_outputs, state, x64
-from jaxdl.gradcheck._report import Finding, Report
-from jaxdl.gradcheck._taylor import Remainder, remainder
+from jaxdl.gradcheck.checks.taylor import Remainder, remainder
+from jaxdl.gradcheck.oracles import strip
+from jaxdl.gradcheck.oracles.probe import Probe, backward_of, scale_of, to_numpy
+from jaxdl.gradcheck.oracles.reference import narrow
+from jaxdl.gradcheck.problem.directions import cotangents, direction
+from jaxdl.gradcheck.problem.problem import GradcheckError, Problem, checked_outputs, state, x64
+from jaxdl.gradcheck.report.findings import Finding
+from jaxdl.gradcheck.report.report import Report
 
 
 class Dot(NamedTuple):
@@ -59,10 +60,10 @@ def dot_test(
         shapes = jax.eval_shape(working.outputs, *inputs)
         weights = cotangents(rng, shapes)
         u = [jnp.asarray(direction(rng, x.shape), x.dtype) for x in inputs]
-        plain = _strip.strip(working.outputs)
+        plain = strip.strip(working.outputs)
         if ref is not None:
             other = Problem(ref, problem.structure, working.leaves, problem.names, problem.wrt)
-            plain = _strip.strip(other.outputs)
+            plain = strip.strip(other.outputs)
         probe = Probe(working.outputs, backward_of(plain))
         gradient = probe.gradients(inputs, weights)[0]
         moved = to_numpy(jax.jit(lambda x, t: jax.jvp(plain, x, t)[1])(tuple(inputs), tuple(u)))

@@ -3,60 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.gradcheck import _samples, _strip
-from jaxdl.gradcheck._after import hints, vacuous
-from jaxdl.gradcheck._before import must_repeat, not_given, refused_by_jax, working_dtype
-from jaxdl.gradcheck._case import Case
-from jaxdl.gradcheck._elsewhere import comes_to_rest, confirmed
-from jaxdl.gradcheck._levels import (
-    DIFFERENCES,
-    ELSEWHERE,
+from jaxdl.gradcheck._check_at import Asked, Level, check_at
+from jaxdl.gradcheck.checks.levels import (
     LEVELS,
-    LOW_PRECISION,
-    NEED_DERIVATIVE,
-    NEED_REFERENCE,
-    NEED_REST,
-    NEED_REVERSE,
-    Table,
 )
-from jaxdl.gradcheck._oracle import Reference, by_differences, choose, narrow
-from jaxdl.gradcheck._probe import Probe
-from jaxdl.gradcheck._problem import (
-    GradcheckError,
-    Problem,
-    checked_outputs,
-    state,
-    x64,
-)
-from jaxdl.gradcheck._report import Finding, Report
-from jaxdl.gradcheck._samples import Domain
-from jaxdl.gradcheck._shrink import of_domain, of_sizes
+from jaxdl.gradcheck.checks.shrunk import of_domain
+from jaxdl.gradcheck.oracles.reference import Reference
+from jaxdl.gradcheck.problem.domain import Domain, name_of
+from jaxdl.gradcheck.problem.problem import GradcheckError
+from jaxdl.gradcheck.report.report import Report
 
-Level = Literal["quick", "standard", "full"]
-_NO_CHECKS = ("differences", "power", "shrink")  # what else `skip` may name
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What `check` was asked, beside the arguments."""
-
-    f: Callable[..., Any]
-    kwargs: Mapping[str, Any] | None
-    ref: Reference
-    wrt: Sequence[str] | None
-    level: Level
-    expect: Callable[..., Any] | None
-    skip: Mapping[str, str]
-    seed: int
+NO_CHECKS = ("differences", "power", "shrink")  # what else `skip` may name
 
 
 def check(
@@ -117,30 +80,30 @@ def check(
     if level not in LEVELS:
         raise GradcheckError(f"gradcheck: level must be one of {', '.join(LEVELS)}, got {level!r}")
     skip = dict(skip or {})
-    known = LEVELS["full"].keys() | set(_NO_CHECKS)
+    known = LEVELS["full"].keys() | set(NO_CHECKS)
     for name in skip:
         if name not in known:
             raise GradcheckError(
                 f"gradcheck: skip names the check {name!r}; there are {', '.join(sorted(known))}"
             )
-    asked = _Asked(f, kwargs, ref, wrt, level, expect, skip, seed)
+    asked = Asked(f, kwargs, ref, wrt, level, expect, skip, seed)
     floats = [_floating(dtype) for dtype in dtypes]
     reports: list[Report] = []
     if args or samples is None:
-        reports.append(_at(asked, "given", args))
+        reports.append(check_at(asked, "given", args))
     if isinstance(samples, Domain):
         for choices, drawn in samples.points(seed):
-            report = _at(asked, _samples.name(choices), drawn)
+            report = check_at(asked, name_of(choices), drawn)
             if report.outcome == "fail" and "shrink" not in skip:
                 report = of_domain(report, samples, choices, seed, _fails_at(asked, report))
             reports.append(report)
     else:
-        reports += [_at(asked, f"samples[{i}]", s) for i, s in enumerate(samples or ())]
+        reports += [check_at(asked, f"samples[{i}]", s) for i, s in enumerate(samples or ())]
     if not reports:
         raise GradcheckError("gradcheck: samples is empty, and no arguments are given")
     for dtype in floats:
         first = args if args or samples is None else next(iter(_tuples(samples, seed)))
-        reports.append(_at(asked, f"as {dtype.name}", first, dtype))
+        reports.append(check_at(asked, f"as {dtype.name}", first, dtype=dtype))
     report = reports[0] if len(reports) == 1 else _joined(reports)
     if raises and report.outcome != "pass":
         raise AssertionError(str(report))
@@ -163,122 +126,15 @@ def _floating(dtype: Any) -> np.dtype:
     return found
 
 
-def _fails_at(asked: _Asked, report: Report) -> Callable[[tuple[Any, ...]], bool]:
+def _fails_at(asked: Asked, report: Report) -> Callable[[tuple[Any, ...]], bool]:
     """Whether arguments fail a check that failed before."""
     names = {finding.name for finding in report.findings if finding.outcome == "fail"}
-    table = {n: c for n, c in LEVELS["full"].items() if n in names}
 
     def fails(args: tuple[Any, ...]) -> bool:
-        found = _at(asked, "shrunk", args, table=table)
+        found = check_at(asked, "shrunk", args, only=names)
         return any(f.outcome == "fail" and f.name in names for f in found.findings)
 
     return fails
-
-
-def _at(
-    asked: _Asked,
-    sample: str,
-    args: tuple[Any, ...],
-    dtype: np.dtype | None = None,
-    table: Table | None = None,
-) -> Report:
-    """All checks of the level at some arguments; with a dtype those of precision, cast to it."""
-    problem = state(asked.f, args, asked.kwargs, asked.wrt)
-    if dtype is not None:
-        problem = problem.at([jnp.asarray(x, dtype) for x in problem.inputs])
-    checked_outputs(problem)
-    must_repeat(problem)
-    jaxpr = jax.make_jaxpr(problem.outputs)(*problem.inputs)
-    rules, notes = _strip.rule_names(jaxpr), []
-    refused = not_given(problem, rules) or refused_by_jax(problem, rules)
-    if refused is not None:
-        finding = refused if sample == "given" else _named(refused, sample)
-        return Report(problem.name, rules, "the contract alone", asked.level, [finding], {}, notes)
-    oracle = choose(problem, asked.ref, asked.expect, rules, notes)
-    dtype_of_probe = working_dtype(problem, oracle.truth, narrow(jaxpr), notes)
-
-    def case_of(problem: Problem) -> Case:
-        with x64(dtype_of_probe == jnp.float64):
-            working = problem if dtype_of_probe is None else problem.widened(dtype_of_probe)
-        probe = Probe(working.outputs, oracle.truth(working), oracle.further(working))
-        return Case(
-            problem, probe, oracle.truth(problem), dtype_of_probe, asked.seed,
-            asked.expect is None, case_of, notes=notes, reference=oracle.is_reference,
-            forward_mode=not oracle.reverse, rests=rests,
-        )  # fmt: skip
-
-    rests = cache(lambda: case.probe.iterates and comes_to_rest(case))
-    case = case_of(problem)
-    in_doubt = asked.ref == "auto" and (case.forward_mode or case.probe.iterates)
-    if in_doubt and not confirmed(case):
-        notes.append(
-            "f has loops, of which the derivative is not that of what they look for, by finite "
-            "differences at the given arguments: those judge"
-        )
-        oracle = by_differences()
-        case = case_of(problem)
-    checks = dict(LEVELS[asked.level] if table is None else table)
-    if dtype is not None:
-        checks = {n: c for n, c in LEVELS["standard"].items() if n in LOW_PRECISION}
-    if asked.expect is not None:
-        checks = {n: c for n, c in checks.items() if n not in NEED_DERIVATIVE}
-    if not oracle.reverse:
-        checks = {n: c for n, c in checks.items() if n not in NEED_REVERSE}
-    if not oracle.is_reference:
-        dropped = NEED_REFERENCE if rules else NEED_REFERENCE + ELSEWHERE
-        checks = {n: c for n, c in checks.items() if n not in dropped} | DIFFERENCES
-    findings: list[Finding] = []
-    for name, (run, native) in checks.items():
-        if name in asked.skip:
-            findings.append(Finding(name, "skipped", text=asked.skip[name]))
-            continue
-        if case.loose and name in NEED_REST:
-            findings.append(Finding(name, "skipped", text="f has not come to rest"))
-            continue
-        with nullcontext() if native else case.mode():
-            findings += _run(name, run, case)
-    seen = {n: case.power.get(n, np.inf) for n in problem.input_names}
-    if table is None and dtype is None:
-        if sample == "given" and "shrink" not in asked.skip:
-            with case.mode():
-                findings = of_sizes(findings, case)
-        if "power" in asked.skip:
-            findings.append(Finding("power", "skipped", text=asked.skip["power"]))
-        else:
-            told = {f.leaf for f in findings if f.outcome != "pass"}
-            with case.mode():
-                findings += _run("power", lambda case: vacuous(case, seen, told), case)
-        notes += _samples.audit(problem)
-    else:
-        seen = {}
-    notes += hints(case, findings)
-    if sample != "given":
-        findings = [_named(finding, sample) for finding in findings]
-    return Report(problem.name, rules, oracle.name, asked.level, findings, seen, notes)
-
-
-def _run(name: str, run: Any, case: Case) -> list[Finding]:
-    """A check's findings; one that cannot be run does not take the others with it."""
-    findings = []
-    try:
-        for finding in run(case):
-            findings.append(finding)
-    except GradcheckError:
-        raise
-    except jax.errors.UnexpectedTracerError:
-        text = "the rule keeps a tracer, and reads it in another call: it must keep nothing"
-        findings.append(Finding(name, "fail", text=text))
-    except Exception as error:
-        first = (str(error).splitlines() or [""])[0][:200]
-        text = f"the check could not be run: {type(error).__name__}: {first}"
-        findings.append(Finding(name, "inconclusive", text=text))
-    return findings
-
-
-def _named(finding: Finding, sample: str) -> Finding:
-    return replace(
-        finding, sample=sample if finding.sample == "given" else f"{sample}, {finding.sample}"
-    )
 
 
 def _joined(reports: Sequence[Report]) -> Report:

@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.gradcheck._case import same
-from jaxdl.gradcheck._check import Level, check
-from jaxdl.gradcheck._draw import direction
-from jaxdl.gradcheck._problem import x64
-from jaxdl.gradcheck._report import Finding, Report
+from jaxdl.gradcheck._check import check
+from jaxdl.gradcheck._check_at import Level
+from jaxdl.gradcheck.checks.agreement import same
+from jaxdl.gradcheck.problem.directions import direction
+from jaxdl.gradcheck.problem.problem import x64
+from jaxdl.gradcheck.report.findings import Finding
+from jaxdl.gradcheck.report.report import Report
 
 _EPS = float(np.finfo(np.float64).eps)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import strategies
 
-from jaxdl.gradcheck._samples import Domain
+from jaxdl.gradcheck.problem.domain import Domain
 
 
 def arguments(domain: Domain) -> strategies.SearchStrategy[tuple[Any, ...]]:

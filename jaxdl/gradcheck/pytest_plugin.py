@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from jaxdl.gradcheck import Report, check
-from jaxdl.gradcheck._html import environment_here, unwritable, write_html
-from jaxdl.gradcheck._levels import LEVELS
-from jaxdl.gradcheck._text import painted, weakest
+from jaxdl.gradcheck.checks.levels import LEVELS
+from jaxdl.gradcheck.report.html import environment_here, unwritable, write_html
+from jaxdl.gradcheck.report.text import painted, weakest
 
 _REPORTS = pytest.StashKey[list[dict[str, Any]]]()
 _ENVIRONMENT = pytest.StashKey[dict[str, str]]()

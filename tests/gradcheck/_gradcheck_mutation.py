@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from jaxdl.gradcheck import _check, _elsewhere, _entries, _layer, _levels
-from jaxdl.gradcheck._report import Report
+from jaxdl.gradcheck import _check_at, _layer
+from jaxdl.gradcheck.checks import dot, levels, stress
+from jaxdl.gradcheck.report.report import Report
 
 VARIABLE = "JAXDL_GRADCHECK_MUTATION"
 SWAPS = (("pass", "fail"), ("fail", "pass"), ("inconclusive", "pass"), ("fail", "inconclusive"))
-CHECKS = (*_levels.LEVELS["full"], *_levels.DIFFERENCES)
+CHECKS = (*levels.LEVELS["full"], *levels.DIFFERENCES)
 REDUCERS = tuple(f"reducer {name}" for name in _layer.REDUCERS)
 # What cannot come of a check cannot be swapped: cost only measures, power only doubts.
 _CANNOT = {("cost", "fail"), ("power", "pass"), ("power", "fail")}
@@ -55,6 +56,8 @@ def install(mutation: str) -> None:
         return new if outcome == old else outcome
 
     def changed(record: Any) -> Any:
+        if not hasattr(record, "outcome"):  # what a check returns beside its findings
+            return record
         return replace(record, outcome=swapped(record.outcome))
 
     if part == "report":
@@ -65,22 +68,22 @@ def install(mutation: str) -> None:
         run = _layer.REDUCERS[name]
         _layer.REDUCERS[name] = lambda at: (changed(f) for f in run(at))
     elif part == "vote":
-        _wrap(_entries, "vote", lambda found, *args: changed(found))
+        _wrap(dot, "vote", lambda found, *args: changed(found))
     elif part == "power":
-        _wrap(_check, "vacuous", lambda found, *args: [changed(f) for f in found])
+        _wrap(_check_at, "power", lambda found, *args: [changed(f) for f in found])
     else:
-        _wrap(_check, "_run", lambda found, name, *args: (
+        _wrap(_check_at, "_run", lambda found, name, *args: (
             [changed(f) for f in found] if name == part else found))  # fmt: skip
 
 
 def _drop(name: str) -> None:
     if name == "power":
-        _wrap(_check, "vacuous", lambda found, *args: [])
+        _wrap(_check_at, "power", lambda found, *args: [])
     if name == "held points":
-        _wrap(_elsewhere, "held_points", lambda found, *args: iter(()))
+        _wrap(stress, "held_points", lambda found, *args: iter(()))
     _layer.REDUCERS.pop(name.removeprefix("reducer "), None)
-    for table in (*_levels.LEVELS.values(), _levels.QUICK, _levels.STANDARD, _levels.FULL,
-                  _levels.DIFFERENCES):  # fmt: skip
+    for table in (*levels.LEVELS.values(), levels.QUICK, levels.STANDARD, levels.FULL,
+                  levels.DIFFERENCES):  # fmt: skip
         table.pop(name, None)
 
 
@@ -101,6 +104,6 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
     if part in REDUCERS:
         items.sort(key=lambda item: "gradcheck_layers" not in item.nodeid or "[" in item.name)
     elif part == "held points":
-        items.sort(key=lambda item: "gradcheck_held" not in item.nodeid)
+        items.sort(key=lambda item: "gradcheck_integers" not in item.nodeid)
     elif part:
         items.sort(key=lambda item: f"[{part}" not in item.name and f"_{part}" not in item.name)

@@ -21,9 +21,7 @@ from pathlib import Path
 from tests.gradcheck._gradcheck_mutation import CHECKS, VARIABLE, mutations, part_of
 
 HERE = Path(__file__).parent
-SENTINELS = "test_gradcheck_sentinels.py"
-# Of the set of functions and its score, not of the checker.
-_OTHERS = ("corpus", "functions", "mutants", "pairs", "score")
+SENTINELS = HERE / "checks" / "test_gradcheck_sentinels.py"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not chosen:
         print(f"no mutation holds {options.only!r}; there are {', '.join(mutations())}")
         return 2
-    failed = _run("", [HERE / SENTINELS])
+    failed = _run("", [SENTINELS])
     if failed:
         print(f"without a mutation {failed} fails: mend it first")
         return 1
@@ -57,10 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def caught_by(mutation: str) -> str:
     """The first test that fails with the checker broken; '' if none does."""
-    skipped = (SENTINELS, *(f"test_gradcheck_{word}.py" for word in _OTHERS))
-    others = [path for path in sorted(HERE.glob("test_gradcheck*.py")) if path.name not in skipped]
+    corpus = HERE / "corpus"  # tests of the set of functions and its score, not of the checker
+    others = [
+        path
+        for path in sorted(HERE.rglob("test_gradcheck*.py"))
+        if path != SENTINELS and corpus not in path.parents
+    ]
     alone = part_of(mutation) in CHECKS or part_of(mutation) in ("power", "vote", "report")
-    return (alone and _run(mutation, [HERE / SENTINELS])) or _run(mutation, others)
+    return (alone and _run(mutation, [SENTINELS])) or _run(mutation, others)
 
 
 def _run(mutation: str, files: Sequence[Path]) -> str:

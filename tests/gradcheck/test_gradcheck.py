@@ -14,7 +14,7 @@ from experiments.gradcheck_corpus.pairs import BY_NAME
 from jaxdl import gradcheck
 from jaxdl.gradcheck import GradcheckError, Report
 from tests.gradcheck import twins
-from tests.gradcheck.twins import drawn
+from tests.gradcheck.twins import drawn, others_than, ruled
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,7 @@ SOME = [
 ]  # fmt: skip
 MISTAKES = [(name, mistake) for name in WHOLE for mistake in BY_NAME[name].mistakes] + SOME
 RIGHT = list(dict.fromkeys(["relu, one at zero", *(name for name, _ in MISTAKES)]))
+DAILY = ("dense", "relu", "sine and cosine", "maximum of rows", "embedding", "layer norm")
 LATE = {  # that only the level 'standard' finds, or names
     ("dense", "rounded to bfloat16"), ("tanh", "stopped"), ("relu", "twice at zero"),
     ("relu", "open a little below zero"), ("relu", "gate of the cotangent"),
@@ -52,13 +53,14 @@ def checked(name, mistake=None, **settings) -> Report:
 @cache
 def report_of(name, mistake) -> Report:
     """What is said of a mistake, at the level that finds it; once for all tests that read it."""
-    return checked(name, mistake, level="standard" if (name, mistake) in LATE else "quick")
+    level = "standard" if (name, mistake) in LATE else "quick"
+    return checked(name, mistake, level=level, skip={"shrink": "not its subject"})
 
 
 # --- pairs --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("name", twins.sampled(RIGHT, DAILY))
 def test_right_rules_pass(name):
     report = checked(name)
     assert report.outcome == "pass", str(report)
@@ -77,7 +79,7 @@ def test_mistakes_are_found_and_named(name, mistake):
     assert "replay: seed=0" in text or not {"dot", "stress"} & {f.name for f in failed}
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", twins.sampled([1, 2, 3], {"1"}))
 @pytest.mark.parametrize("name", ["relu", "layer norm", "maximum of rows"])
 def test_other_seeds_do_not_raise_false_alarms(name, seed):
     assert checked(name, seed=seed).outcome == "pass"
@@ -131,14 +133,8 @@ def test_samples_that_hide_errors_are_named():
 # --- oracles ------------------------------------------------------------------------------------
 
 
-def _ruled(f, bwd):
-    g = jax.custom_vjp(f)
-    g.defvjp(lambda *args: (f(*args), args), bwd)
-    return g
-
-
 def _sine():
-    return _ruled(jnp.sin, lambda kept, g: (g * jnp.cos(kept[0]),))
+    return ruled(jnp.sin, lambda kept, g: (g * jnp.cos(kept[0]),))
 
 
 @pytest.mark.parametrize(
@@ -326,9 +322,9 @@ def test_a_gradient_that_cancels_is_no_false_alarm():
         ds = p * (g - (g * p).sum(-1, keepdims=True))
         return ds @ (k + b), ds.T @ q, (ds.T @ q).sum(0)
 
-    report = gradcheck.check(_ruled(attention, bwd), drawn(4, 3), drawn(5, 3), drawn(3))
+    report = gradcheck.check(ruled(attention, bwd), drawn(4, 3), drawn(5, 3), drawn(3))
     assert report.outcome == "pass"
-    off = _ruled(attention, lambda kept, g: (*bwd(kept, g)[:2], bwd(kept, g)[2] + 1e-6))
+    off = ruled(attention, lambda kept, g: (*bwd(kept, g)[:2], bwd(kept, g)[2] + 1e-6))
     found = gradcheck.check(off, drawn(4, 3), drawn(5, 3), drawn(3), level="quick", raises=False)
     assert found.outcome == "fail"
 
@@ -342,7 +338,7 @@ def test_a_gradient_that_cancels_is_no_false_alarm():
 )
 def test_given_points_at_a_kink(f, bwd):
     x = jnp.array([0, 1, -1, 2, 0.5, -0.3])
-    assert gradcheck.check(_ruled(f, bwd), x).outcome == "pass"
+    assert gradcheck.check(ruled(f, bwd), x).outcome == "pass"
 
 
 def test_jax_own_relu_at_zero():
@@ -352,7 +348,7 @@ def test_jax_own_relu_at_zero():
 def test_kinks_do_not_hide_a_mistake_elsewhere():
     x = jnp.concatenate([jnp.zeros(3), jnp.array([1.5]), jnp.zeros(40), drawn(10)])
     factor = jnp.ones(54).at[3].set(2)
-    wrong = _ruled(
+    wrong = ruled(
         lambda x: jnp.maximum(x, 0), lambda kept, g: (jnp.where(kept[0] >= 0, g * factor, 0),)
     )
     report = gradcheck.check(wrong, x, level="quick", raises=False)
@@ -360,7 +356,7 @@ def test_kinks_do_not_hide_a_mistake_elsewhere():
 
 
 def test_a_derivative_that_is_infinite():
-    root = _ruled(jnp.sqrt, lambda kept, g: (g * 0.5 / jnp.sqrt(kept[0]),))
+    root = ruled(jnp.sqrt, lambda kept, g: (g * 0.5 / jnp.sqrt(kept[0]),))
     report = gradcheck.check(root, jnp.array([0.0, 1.0, 4.0]), level="quick", raises=False)
     assert not [f for f in report.findings if f.outcome == "fail"], str(report)
 
@@ -377,7 +373,7 @@ def test_callbacks_without_vmap_at_the_default_level():
     def tanh(x):
         return jax.pure_callback(np.tanh, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
 
-    rule = _ruled(tanh, lambda kept, g: (g * (1 - jnp.tanh(kept[0]) ** 2),))
+    rule = ruled(tanh, lambda kept, g: (g * (1 - jnp.tanh(kept[0]) ** 2),))
     report = gradcheck.check(rule, drawn(4), ref=jnp.tanh)
     assert {f.name for f in report.findings if f.outcome == "skipped"} >= {"vmap"}
 
@@ -401,20 +397,21 @@ def test_low_precision_on_the_way_is_named():
     def bwd(kept, g):
         return jax.vjp(product, *kept)[1](g)
 
-    report = gradcheck.check(_ruled(product, bwd), drawn(3, 4), drawn(4, 2), raises=False)
+    skip = others_than("dot")
+    report = gradcheck.check(ruled(product, bwd), drawn(3, 4), drawn(4, 2), skip=skip, raises=False)
     assert report.outcome == "inconclusive"
     assert "precision of 0.008 on the way" in str(report)
 
 
 def test_scaling_does_not_overflow_in_float16():
     w = jnp.array([1e4, 2e4, 3e4, -1e4], jnp.float16)
-    f = _ruled(lambda x: w * x, lambda kept, g: (w * g,))
+    f = ruled(lambda x: w * x, lambda kept, g: (w * g,))
     report = gradcheck.check(f, jnp.ones(4, jnp.float16) / 16, level="quick", raises=False)
     assert not [f for f in report.findings if f.outcome == "fail"], str(report)
 
 
 def test_an_intended_gradient_beside_an_empty_output():
-    through = _ruled(
+    through = ruled(
         lambda x: (x[:0], jnp.round(x), jnp.round(2 * x)), lambda kept, g: (g[1] + 3 * g[2],)
     )
     report = gradcheck.check(

@@ -1,6 +1,6 @@
 """Every layer keeps its contract, before `jaxdl.gradcheck`; and layers with a bug do not.
 
-Some at the level 'full', to save time. All of them:
+A few every day; all with ``-m corpus``, some of them at the level 'full', to save time. All there:
 ``pytest -p jaxdl.gradcheck.pytest_plugin --gradcheck-level full`` with the path of this file.
 """
 
@@ -16,9 +16,11 @@ from jaxdl.core.factors import Outer, Sum
 from jaxdl.core.layer import leaf
 from jaxdl.core.reducers import grads, keep, none
 from tests.cases import CASES, case_id, draw, normal, planted, wrong_dense
+from tests.gradcheck.twins import sampled
 
 FULL = ("dense", "relu", "layer_norm", "dropout", "embedding", "self_attention", "conv-same",
         "max_pool-overlap", "repeat", "scan_time", "tied", "frozen", "mlp")  # fmt: skip
+DAILY = ("dense", "layer_norm", "dropout", "embedding", "repeat")
 RULED = [case for case in CASES if not case.tapped]  # a tap is no gradient
 
 
@@ -38,7 +40,7 @@ def checked(case, level: Any = "full", **settings):
 
 
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")
-@pytest.mark.parametrize("case", RULED, ids=case_id)
+@pytest.mark.parametrize("case", sampled(RULED, DAILY, case_id))
 def test_layers(case, request):
     level = "full" if case_id(case) in FULL else "standard"
     report = checked(case, request.config.getoption("--gradcheck-level", level))
@@ -197,4 +199,4 @@ def test_a_tap_is_refused():
 
 
 def test_the_names_exist():
-    assert {case_id(case) for case in RULED} >= set(FULL)
+    assert {case_id(case) for case in RULED} >= set(FULL) >= set(DAILY)

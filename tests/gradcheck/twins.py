@@ -1,13 +1,16 @@
-"""Right rules and wrong ones of the corpus, and arguments for a rule that a test writes itself."""
+"""Right rules and wrong ones of the corpus, and what tests that write a rule themselves need."""
 
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from experiments.gradcheck_corpus.kinds import Rule, normal
 from experiments.gradcheck_corpus.pairs import BY_NAME
+from jaxdl.gradcheck.checks.levels import LEVELS
 
 
 def right(name: str) -> Rule:
@@ -28,3 +31,27 @@ def arguments(name: str) -> tuple[Any, ...]:
 def drawn(*shape: int) -> jax.Array:
     """Normal entries in float32, the same each time; those of another shape are independent."""
     return normal(np.random.default_rng(shape), jnp.float32, *shape)
+
+
+def ruled(f: Rule, bwd: Rule) -> Any:
+    """f with a backward rule of its arguments, as a tuple, and the cotangent."""
+    made = jax.custom_vjp(f)
+    made.defvjp(lambda *args: (f(*args), args), bwd)
+    return made
+
+
+def others_than(*names: str) -> dict[str, str]:
+    """For `skip`: all checks but these; and failures stay as large as they are."""
+    return {name: "not its subject" for name in (*LEVELS["full"], "shrink") if name not in names}
+
+
+def sampled(
+    entries: Iterable[Any], daily: Collection[str], name: Callable[[Any], str] = str
+) -> list[Any]:
+    """For `parametrize`: those that are not in the small sample of every day are marked."""
+    return [
+        pytest.param(
+            entry, id=name(entry), marks=() if name(entry) in daily else pytest.mark.corpus
+        )
+        for entry in entries
+    ]

@@ -1,0 +1,1 @@
+"""What gradients are held against: the stripped primal, finite differences, the vote."""

@@ -1,0 +1,1 @@
+"""The function, its arguments, what they promise; other points and other sizes."""
