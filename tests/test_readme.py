@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+
+from jaxdl import gradcheck
+
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -24,3 +29,15 @@ def test_the_mistake_in_the_second_block_is_found():
                           env=os.environ | {"PYTHONIOENCODING": "utf-8"})  # fmt: skip
     said = done.stdout.decode("utf-8").splitlines()
     assert [line for line in shown.strip().splitlines() if line not in said] == []
+
+
+def test_the_layer_of_contributing_keeps_the_contract():
+    text = README.with_name("CONTRIBUTING.md").read_text(encoding="utf-8")
+    block = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert block is not None
+    space = {"__name__": "jaxdl.layers.scale"}
+    exec(block[1], space)
+    layer, x = space["scale"](start=2.0), jnp.ones((3, 5, 4))
+    params = layer.init(jax.random.key(0), x)
+    assert layer.apply(params, x).tolist() == (2 * x).tolist()
+    gradcheck.check_layer(layer, x, level="quick")

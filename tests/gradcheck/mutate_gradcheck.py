@@ -1,6 +1,6 @@
 """Breaks the checker in one place after another and sees whether its own tests notice.
 
-    python -m tests.gradcheck.mutate_gradcheck [--only TEXT] [--jobs N]
+    python -m tests.gradcheck.mutate_gradcheck [--only TEXT] [--part K/N] [--jobs N]
 
 Each check is dropped once, and each reducer's contract; the outcomes of each, of the vote and of
 the report are swapped. The sentinels run first, the other tests of the checker only where no
@@ -32,9 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", default="", help="mutations whose names hold this text")
+    parser.add_argument("--part", default="0/1", help="every N-th mutation, from the K-th on")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     options = parser.parse_args(arguments)
     chosen = [name for name in mutations() if options.only in name]
+    first, of = map(int, options.part.split("/"))
+    chosen = chosen[first % of :: of]
     if not chosen:
         print(f"no mutation holds {options.only!r}; there are {', '.join(mutations())}")
         return 2
