@@ -155,10 +155,10 @@ def kinds(out, digit):
     bump = np.array([[1, 2, 1], [2, 5, 3], [1, 2, 1]], np.float32)[None, :, :, None] / 5
     with jax.enable_x64(True):
         maps = regions.detect(jnp.asarray(digit, jnp.float64))[..., :1]
-        x = jnp.asarray(rng.normal(size=(2, 7, 7, 3)))
+        x = rng.normal(size=(2, 7, 7, 3))  # of NumPy, for the loops
         for name, pool in POOLS.items():
             layer, formula = pool(3, strides=2), FORMULAS[name]
-            y, residuals = layer.fwd({}, x)
+            y, residuals = layer.fwd({}, jnp.asarray(x))
             dy = rng.normal(size=y.shape)
             dx = layer.bwd({}, residuals, jnp.asarray(dy))[1]
             slopes = np.zeros(x.shape)
@@ -169,7 +169,7 @@ def kinds(out, digit):
                 slopes[place] = np.sum(dy * (up - down)) / 2e-6
             pooled[name] = layer.apply({}, maps)
             on_digit = largest(pooled[name] - by_loops(formula, np.asarray(maps), 3, 2))
-            error = max(largest(y - by_loops(formula, np.asarray(x), 3, 2)), on_digit)
+            error = max(largest(y - by_loops(formula, x, 3, 2)), on_digit)
             slope_error = largest(dx - slopes)
             y, residuals = pool(3).fwd({}, jnp.asarray(bump))
             shares[name] = np.asarray(pool(3).bwd({}, residuals, jnp.ones_like(y))[1])[0, ..., 0]
