@@ -127,7 +127,8 @@ def fit(settings: Settings, data: Dataset, out: Run) -> tuple[jaxdl.Layer, Cours
         )
     net, loss, scale = build(settings), jaxdl.softmax_cross_entropy(), scaler(data)
     # `make_epoch` scales by itself; for tests the network has to.
-    reader = jaxdl.serial(jaxdl.from_function(lambda key, x: {}, lambda _, x: scale(x)), net)
+    scaling = jaxdl.from_function(lambda key, x: {}, lambda _, x: scale(x))
+    reader = jaxdl.serial(scaling=scaling, net=net)
     steps = settings.epochs * (n // settings.batch)
     rate = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, steps // 20, steps)
     tx = optax.adamw(rate, weight_decay=settings.weight_decay)
@@ -146,11 +147,11 @@ def fit(settings: Settings, data: Dataset, out: Run) -> tuple[jaxdl.Layer, Cours
     bar = out.progress(settings.epochs, "epochs")
     epochs = train(epoch_fn, state, data.x_train, data.y_train, settings.epochs)
     for _, (now, metrics) in zip(bar, epochs, strict=True):
-        scores = evaluate(reader, loss, ({}, now.params), x_test, y_test)
+        scores = evaluate(reader, loss, {"net": now.params}, x_test, y_test)
         course.losses.append(float(metrics["loss"].mean()))
         course.test_losses.append(float(scores.loss))
         course.accuracies.append(float(scores.accuracy))
-        course.params = ({}, jax.device_get(now.params))
+        course.params = {"net": jax.device_get(now.params)}
         out.log(
             epoch=len(course.losses),
             loss=course.losses[-1],

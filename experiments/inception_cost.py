@@ -221,7 +221,9 @@ def measure_ranks(models, settings, out):
     for name in out.progress(names, "ranks"):
         module = models[name][0]
         params = module.init(params_key, xs)
-        parts = {what: (module.children[i], params[i]) for i, what in ((1, "3×3"), (2, "5×5"))}
+        inside = dict(zip(module.names, module.children, strict=True))
+        branches = (("3×3", "threes"), ("5×5", "fives"))
+        parts = {what: (inside[branch], params[branch]) for what, branch in branches}
         for what, (model, p) in {**parts, "module": (module, params)}.items():
             probe = jax.jit(lambda p, x, key, model=model: cotangents_at_centre(model, p, x, key))
             seen = [probe(p, x, key) for x, key in zip(xs, keys, strict=True)]

@@ -64,8 +64,10 @@ class Settings(Checked):
 
 
 def stack(activation, initialiser, layers):
-    block = jaxdl.serial(jaxdl.dense(WIDTH, w_init=initialiser), activation())
-    return jaxdl.serial(jaxdl.repeat(block, layers), jaxdl.dense(10, w_init=initialiser))
+    block = jaxdl.serial(net=jaxdl.dense(WIDTH, w_init=initialiser), out=activation())
+    return jaxdl.serial(
+        stack=jaxdl.repeat(block, layers), classes=jaxdl.dense(10, w_init=initialiser)
+    )
 
 
 def layer_norms(stacked):
@@ -78,11 +80,11 @@ def measure(model):
 
     def one(params, x, labels):
         seen = jaxdl.backprop_trace(model, LOSS)(params, x, labels)
-        (delta, _), dw = seen.deltas[0], seen.reduced[0][0]["w"]
+        dw = seen.reduced["stack"]["net"]["w"]
         return {
-            "delta": layer_norms(delta),
+            "delta": layer_norms(seen.deltas["stack"]["net"]),
             "gradient": layer_norms(dw),
-            "activation": layer_norms(seen.activations[0][1]),
+            "activation": layer_norms(seen.activations["stack"]["out"]),
             "zero": jnp.all(dw == 0, axis=(1, 2)).sum(),
         }
 

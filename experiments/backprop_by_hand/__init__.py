@@ -30,6 +30,7 @@ from experiments.backprop_by_hand.network import (
     BIASES,
     EDGES,
     INPUT,
+    LAYERS,
     LISTING_TARGET,
     LOSS,
     NAMES,
@@ -111,28 +112,25 @@ def one_step(settings, out, x, target):
     seen = jaxdl.backprop_trace(NET, LOSS)(params, x, target)
     moved, _ = train(params, x, target, steps=1, rate=settings.learning_rate)
     weights, gradient = to_weights(moved), to_weights(seen.reduced)
-    (net_h, h, net_o, o), (d_net_h, d_h, d_net_o, d_o) = seen.activations, seen.deltas
+    out_of, delta_of = seen.activations, seen.deltas
     out.heading("One forward and one backward pass")
     out.text(
         "Everything here comes from one call of backprop_trace. The activation of a dense layer "
         "is the net input of its units, its delta is δ = ∂E/∂net."
     )
-    columns = (net_h, h, d_net_h, d_h), (net_o, o, d_net_o, d_o)
-    rows = [
-        [f"{unit}{j + 1}", *(nine(column[0, j]) for column in group)]
-        for unit, group in zip("ho", columns, strict=True)
-        for j in (0, 1)
-    ]
+    rows = []
+    for unit, layer in LAYERS.items():
+        columns = out_of[layer], out_of[unit], delta_of[layer], delta_of[unit]
+        rows += [[f"{unit}{j + 1}", *(nine(column[0, j]) for column in columns)] for j in (0, 1)]
     out.table("Units", ["unit", "net", "out", "δ = ∂E/∂net", "∂E/∂out"], rows)
     rows = [
         [name, edge, nine(w), nine(dw), nine(new)]
         for name, edge, w, dw, new in zip(NAMES, EDGES, WEIGHTS, gradient, weights, strict=True)
     ]
-    for unit, k in (("h", 0), ("o", 2)):  # one bias for two units: its gradient is their sum
-        db = seen.reduced[k]["b"].sum()
-        rows.append(
-            ["bias", f"{unit}, held", nine(params[k]["b"][0]), nine(db), nine(moved[k]["b"][0])]
-        )
+    for unit, layer in LAYERS.items():  # one bias for two units: its gradient is their sum
+        before, after = (tree[layer]["b"][0] for tree in (params, moved))
+        db = seen.reduced[layer]["b"].sum()
+        rows.append(["bias", f"{unit}, held", *map(nine, (before, db, after))])
     out.table("Weights", ["weight", "edge", "value", "∂E/∂w", "after one step"], rows)
     out.text(f"E = {seen.value:.9f} before the step.")
     edges = list(zip(NAMES, EDGES, WEIGHTS, gradient, strict=True))
@@ -140,10 +138,10 @@ def one_step(settings, out, x, target):
     shown = (seen.activations, seen.deltas, gradient)
     return {
         "E": seen.value,
-        "h": h[0],
-        "o": o[0],
-        "delta_o": d_net_o[0],
-        "delta_h": d_net_h[0],
+        "h": out_of["h"][0],
+        "o": out_of["o"][0],
+        "delta_o": delta_of["output"][0],
+        "delta_h": delta_of["hidden"][0],
         "gradient": gradient,
         "weights_after_1": weights,
         "values_shown": sum(int(jnp.isfinite(a).sum()) for a in jax.tree.leaves(shown)),
@@ -162,7 +160,7 @@ def curves(settings, out, x, target):
         o, first, last = feed_forward(params, x)[0], errors[label][1], errors[label][-1]
         rows.append([label, f"{first:.10f}", nine(last), nine(o[0]), nine(o[1])])
         found |= {f"{key}_E_after_1": first, f"{key}_E_after_all": last, f"{key}_o": o}
-        found |= {f"{key}_biases": [params[k]["b"][0] for k in (0, 2)]}
+        found |= {f"{key}_biases": [params[layer]["b"][0] for layer in LAYERS.values()]}
     rows.append(["printed in the text", "0.291027924", "0.000035085", "0.015912196", "0.984065734"])
     out.heading("Two training curves")
     out.text(

@@ -14,7 +14,10 @@ BIASES = (0.35, 0.60)
 NAMES = [f"w{i}" for i in range(1, 9)]
 EDGES = ["i1 → h1", "i2 → h1", "i1 → h2", "i2 → h2", "h1 → o1", "h2 → o1", "h1 → o2", "h2 → o2"]
 
-NET = jaxdl.serial(jaxdl.dense(2), jaxdl.sigmoid(), jaxdl.dense(2), jaxdl.sigmoid())
+LAYERS = {"h": "hidden", "o": "output"}  # units, and the dense layer that makes their net inputs
+NET = jaxdl.serial(
+    hidden=jaxdl.dense(2), h=jaxdl.sigmoid(), output=jaxdl.dense(2), o=jaxdl.sigmoid()
+)
 LOSS = jaxdl.half_squared_error()
 RIGHT, WRONG = "gradient descent", "through updated weights"
 
@@ -24,12 +27,12 @@ def to_params(weights):
     weights = jnp.asarray(weights, float)
     w_h, w_o = weights[:4].reshape(2, 2).T, weights[4:].reshape(2, 2).T
     b_h, b_o = (jnp.full(2, b, w_h.dtype) for b in BIASES)
-    return {"w": w_h, "b": b_h}, {}, {"w": w_o, "b": b_o}, {}
+    return {"hidden": {"w": w_h, "b": b_h}, "output": {"w": w_o, "b": b_o}}
 
 
 def to_weights(params):
     """The inverse of `to_params`; of a tree of gradients, the gradients of w1 … w8."""
-    return jnp.concatenate([params[0]["w"].T.ravel(), params[2]["w"].T.ravel()])
+    return jnp.concatenate([params[layer]["w"].T.ravel() for layer in LAYERS.values()])
 
 
 def optimiser(rate):
@@ -50,13 +53,13 @@ def wrong_backward(params, x, target, rate):
     """(E, "gradient") of a loop that updates each layer before it goes on to the one below."""
     y, residuals = NET.fwd(params, x)
     value, loss_residuals = LOSS.fwd(y, target)
-    dy, gradient = LOSS.bwd(loss_residuals), []
-    for layer, p, kept in reversed(list(zip(NET.children, params, residuals, strict=True))):
-        g, _ = layer.bwd(p, kept, dy)
-        moved = {name: p[name] - rate * g[name] if name == "w" else p[name] for name in p}
+    dy, gradient = LOSS.bwd(loss_residuals), {}
+    for name, layer, kept in reversed(list(zip(NET.names, NET.children, residuals, strict=True))):
+        p = params.get(name, {})
+        gradient[name], _ = layer.bwd(p, kept, dy)
+        moved = {k: p[k] - rate * gradient[name][k] if k == "w" else p[k] for k in p}
         _, dy = layer.bwd(moved, kept, dy)  # THE BUG: must be p, which the forward pass used
-        gradient.insert(0, g)
-    return value, tuple(gradient)
+    return value, {name: gradient[name] for name in params}
 
 
 # --- the network of the article's listing, as pure functions ------------------------------------
@@ -92,11 +95,12 @@ def inspect(params, x, target):
     """Every unit, weight and bias, with what the backward pass says of each, as readable text."""
     seen = jaxdl.backprop_trace(NET, LOSS)(params, x, target)
     lines = [f"E = {seen.value:.9f}", *(f"i{i + 1} = {v:g}" for i, v in enumerate(x[0]))]
-    for title, below, unit, k in (("hidden", "i", "h", 0), ("output", "h", "o", 2)):
-        w, dw = params[k]["w"], seen.reduced[k]["w"]
-        lines += ["", f"{title} layer, bias {params[k]['b'][0]:g} (held fixed)"]
+    for below, (unit, layer) in zip("ih", LAYERS.items(), strict=True):
+        w, dw = params[layer]["w"], seen.reduced[layer]["w"]
+        nets, ys, deltas = seen.activations[layer], seen.activations[unit], seen.deltas[layer]
+        lines += ["", f"{layer} layer, bias {params[layer]['b'][0]:g} (held fixed)"]
         for j in range(w.shape[1]):
-            net, y, delta = (a[0, j] for a in (*seen.activations[k : k + 2], seen.deltas[k]))
+            net, y, delta = (a[0, j] for a in (nets, ys, deltas))
             lines.append(f"  {unit}{j + 1}   net {net:12.9f}   out {y:.9f}   δ {delta:12.9f}")
             lines += [
                 f"       from {below}{i + 1}   weight {w[i, j]:12.9f}   ∂E/∂w {dw[i, j]:12.9f}"

@@ -14,8 +14,9 @@ from experiments.framework.drawing import open_graphs
 def draw_network(out, seen, x, target, edges, biases):
     """Units with outputs and δ, edges (name, "i1 → h1", weight, gradient) with their values."""
     spots = {f"{unit}{k}": (4.0 * i, -2.6 * k) for i, unit in enumerate("iho") for k in (1, 2)}
-    values = jnp.concatenate([x[0], seen.activations[1][0], seen.output[0]])
-    deltas = jnp.concatenate([jnp.zeros(2), seen.deltas[0][0], seen.deltas[2][0]])
+    values = jnp.concatenate([x[0], seen.activations["h"][0], seen.activations["o"][0]])
+    deltas = [jnp.zeros(2), seen.deltas["hidden"][0], seen.deltas["output"][0]]
+    deltas = jnp.concatenate(deltas)
     fig, axes = plt.subplots(figsize=(10, 5))
     axes.set(xlim=(-0.8, 10.2), ylim=(-6.6, -1.5), aspect="equal")
     axes.axis("off")

@@ -92,6 +92,6 @@ def run(settings: Settings, out: Run) -> None:
     pictures.curves(out, runs)
     pictures.confusion(out, data.y_test, predicted, data.classes)
     pictures.wrong_images(out, raw, predicted)
-    pictures.gradient_norms(out, runs[0])
+    pictures.gradient_norms(out, model, runs[0])
     if settings.model == "convnet":
         pictures.filters(out, model, runs[0].last, data)

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 import jaxdl
 from experiments.digits.settings import Settings, given
 from experiments.digits.training import Trained
+from experiments.framework.layers import first_layers, params_of
 from experiments.framework.run import Run
 from jaxdl.data import Dataset
 from jaxdl.train import predict
@@ -26,12 +27,11 @@ def unit_against_regression(data: Dataset) -> float:
     x_train, x_test = (x.reshape(len(x), -1) for x in (data.x_train, data.x_test))
     fitted = LogisticRegression(max_iter=1000).fit(x_train, data.y_train == 0)
     unit = jaxdl.serial(jaxdl.dense(1), jaxdl.sigmoid())
-    params = (
-        {"w": jnp.asarray(fitted.coef_.T, jnp.float32),
-         "b": jnp.asarray(fitted.intercept_, jnp.float32)},
-        {},
-    )  # fmt: skip
-    probability = unit.apply(params, jnp.asarray(x_test))[:, 0]
+    params = {
+        "w": jnp.asarray(fitted.coef_.T, jnp.float32),
+        "b": jnp.asarray(fitted.intercept_, jnp.float32),
+    }
+    probability = unit.apply({"dense": params}, jnp.asarray(x_test))[:, 0]
     expected = fitted.predict_proba(x_test)[:, 1]
     return float(np.max(np.abs(np.asarray(probability) - expected)))
 
@@ -39,10 +39,11 @@ def unit_against_regression(data: Dataset) -> float:
 def hidden_features(model: jaxdl.Layer, params: Any, data: Dataset) -> Dataset:
     """The data as the last dense layer of a trained network sees it."""
     front, head = model.children
-    before = jaxdl.serial(front, jaxdl.serial(*head.children[:-1]))
+    hidden = first_layers(head, -1)
+    before = jaxdl.serial(**{model.names[0]: front, "head": hidden})
+    params = params | {"head": params_of(hidden, params["head"])}
     x_train, x_test = (
-        np.asarray(predict(before, (params[0], params[1][:-1]), jnp.asarray(x)))
-        for x in (data.x_train, data.x_test)
+        np.asarray(predict(before, params, jnp.asarray(x))) for x in (data.x_train, data.x_test)
     )
     return data._replace(name=f"features of {data.name}", x_train=x_train, x_test=x_test)
 
@@ -110,7 +111,8 @@ def report(
             f"{start:.1f} over the first epoch, {end:.1f} over the last",
             end < start,
         )
-    if len(model.children[0].children) or len(model.children[1].children) > 1:
+    front, head = model.children
+    if len(front.children) or len(head.children) > 1:
         pixels = regression_accuracy(data)
         features = regression_accuracy(hidden_features(model, params, data))
         out.claim(

@@ -44,14 +44,14 @@ def load(settings: Settings) -> Dataset:
 
 
 def build(settings: Settings, classes: int = 10) -> jaxdl.Layer:
-    """The network the settings describe: a pair, what makes a vector, and what reads it."""
+    """The network the settings describe: a pair, what comes first, and the `head` behind it."""
     hidden = [settings.width] * given(settings, "depth")
     dropout = given(settings, "dropout")
     activation, w_init = ACTIVATIONS[settings.activation], INITIALISERS[settings.init]
     if settings.model == "mlp":
         widths = [*hidden, classes]
-        dense = mlp(widths, activation=activation, dropout_rate=dropout, w_init=w_init)
-        return jaxdl.serial(jaxdl.flatten(), dense)
+        head = mlp(widths, activation=activation, dropout_rate=dropout, w_init=w_init)
+        return jaxdl.serial(jaxdl.flatten(), head=head)
     return convnet(
         given(settings, "channels"),
         classes=classes,

@@ -13,6 +13,7 @@ from sklearn.metrics import confusion_matrix
 
 import jaxdl
 from experiments.digits.training import Trained
+from experiments.framework.layers import first_layers, params_of
 from experiments.framework.run import Run
 from jaxdl.data import Dataset
 
@@ -78,11 +79,11 @@ def wrong_images(out: Run, data: Dataset, predicted: np.ndarray, most: int = 40)
     )
 
 
-def gradient_norms(out: Run, done: Trained) -> None:
+def gradient_norms(out: Run, model: jaxdl.Layer, done: Trained) -> None:
     """The norm of the weight gradient of every layer over the first seed's run."""
     steps = jax.tree.map(lambda *parts: np.concatenate(parts), *done.norms)
-    curves = weights(steps)
-    kinds = ["convolution" if w.ndim == 4 else "dense layer" for w in weights(done.last)]
+    curves = weights(model, steps)
+    kinds = ["convolution" if w.ndim == 4 else "dense layer" for w in weights(model, done.last)]
     fig, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     window = max(1, len(curves[0]) // 100)
     for i, (kind, norms) in enumerate(zip(kinds, curves, strict=True)):
@@ -97,18 +98,20 @@ def gradient_norms(out: Run, done: Trained) -> None:
     out.figure("gradient_norms", fig, caption)
 
 
-def weights(tree: Any) -> list[Any]:
+def weights(layer: jaxdl.Layer, tree: dict[str, Any]) -> list[Any]:
     """The entries "w" of a tree like that of the parameters, in the order of the layers."""
-    leaves = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, dict))
-    return [leaf["w"] for leaf in leaves if "w" in leaf]
+    if not layer.children:
+        return [tree["w"]] if "w" in tree else []
+    inside = zip(layer.names, layer.children, strict=True)
+    return [w for name, child in inside for w in weights(child, tree.get(name, {}))]
 
 
 def filters(out: Run, model: jaxdl.Layer, params: Any, data: Dataset, most: int = 16) -> None:
     """The kernels of the first convolution, and what each makes of one test digit."""
-    first = jaxdl.serial(*model.children[0].children[:2])  # convolution and activation
+    first = first_layers(model.children[0], 2)  # convolution and activation
     image = jnp.asarray(data.x_test[:1])
-    maps = np.asarray(first.apply(params[0][:2], image))[0]
-    kernels = np.asarray(params[0][0]["w"])[:, :, 0]
+    maps = np.asarray(first.apply(params_of(first, params["stages"]), image))[0]
+    kernels = np.asarray(params["stages"]["conv"]["w"])[:, :, 0]
     shown = min(most, kernels.shape[-1])
     columns = min(8, shown)
     rows = math.ceil(shown / columns)

@@ -29,6 +29,7 @@ import numpy as np
 import optax
 
 import jaxdl
+from experiments.framework.layers import first_layers, params_of
 from experiments.framework.run import Run
 from experiments.framework.settings import Checked, Count, NoMoreThan
 from experiments.hierarchical_features import pictures
@@ -38,7 +39,6 @@ from experiments.hierarchical_features.units import (
     LAYERS,
     ascend,
     cut,
-    first_layers,
     mutual_information,
     net_inputs,
     network,
@@ -120,14 +120,15 @@ def prober(examples):
     return probe
 
 
-def measure(parts, params, data, probe):
+def measure(model, params, data, probe):
     """Probe accuracy and mean mutual information of each layer, its activation included."""
     found = {}
     x_train, x_test = whole_chunks(data.x_train[:PROBED]), whole_chunks(data.x_test)
     y_train, y_test = data.y_train[: len(x_train)], data.y_test[: len(x_test)]
     for name in PROBED_LAYERS:
-        n = LAYERS[name] + 1
-        train_values, test_values = (peaks(parts[n], params[:n], x)[0] for x in (x_train, x_test))
+        part = first_layers(model, LAYERS[name] + 1)
+        some = params_of(part, params)
+        train_values, test_values = (peaks(part, some, x)[0] for x in (x_train, x_test))
         found[name] = {
             "probe": probe(train_values, y_train, test_values, y_test),
             "bits": float(mutual_information(test_values, y_test, data.classes).mean()),
@@ -145,8 +146,6 @@ def whole_chunks(x):
 def run(settings: Settings, out: Run) -> None:
     data = load(settings.data)
     model = network(settings.units)
-    # The first n layers of it, each built once: a layer built anew is compiled anew.
-    parts = {n + k: first_layers(model, n + k) for n in LAYERS.values() for k in (0, 1)}
     train_network = trainer(model, data, settings, out)
     probe = prober(len(whole_chunks(data.x_train[:PROBED])))
     x, y = jnp.asarray(data.x_test), jnp.asarray(data.y_test)
@@ -156,7 +155,7 @@ def run(settings: Settings, out: Run) -> None:
         networks.append(after)
         accuracy.append(float(evaluate(model, LOSS, after, x, y).accuracy))
         for which, params in (("untrained", before), ("trained", after)):
-            selective[which].append(measure(parts, params, data, probe))
+            selective[which].append(measure(model, params, data, probe))
     out.result("test_accuracy", accuracy)
     out.text(
         f"{data.name}: {len(data.x_train):,} images to train on, {len(data.x_test):,} to test "
@@ -164,8 +163,8 @@ def run(settings: Settings, out: Run) -> None:
     )
     fields = receptive_fields(settings.units, data.x_train.shape[1:])
     report_fields(out, fields)
-    report_pictures(settings, out, parts, networks[0], data, fields)
-    check_ascent(settings, out, model, parts, networks[0], data)
+    report_pictures(settings, out, model, networks[0], data, fields)
+    check_ascent(settings, out, model, networks[0], data)
     report_selectivity(settings, out, selective)
 
 
@@ -186,7 +185,7 @@ def report_fields(out, fields):
               found, all(np.diff(found) > 0))  # fmt: skip
 
 
-def report_pictures(settings, out, parts, params, data, fields):
+def report_pictures(settings, out, model, params, data, fields):
     out.heading("What a unit looks for")
     out.text(
         f"Of each layer the first {settings.shown} units that any test image excites. Left, an "
@@ -194,11 +193,12 @@ def report_pictures(settings, out, parts, params, data, fields):
         "gradient for any weight; then the parts of test images that excite the unit most, one "
         "from an image, the strongest first. All are as large as the receptive field."
     )
-    pictures.filters(out, np.asarray(params[0]["w"])[:, :, 0])
+    pictures.filters(out, np.asarray(params["conv_1"]["w"])[:, :, 0])
     x = whole_chunks(data.x_test)
     rows, strays = [], []
     for name, n in LAYERS.items():
-        part, some, field = parts[n], params[:n], fields[name]
+        part, field = first_layers(model, n), fields[name]
+        some = params_of(part, params)
         value, place = peaks(part, some, x)
         alive = np.flatnonzero(value.max(axis=0) > 0)
         alive = alive[: data.classes if name == "classes" else settings.shown]
@@ -223,14 +223,15 @@ def report_pictures(settings, out, parts, params, data, fields):
     out.result("cotangent_outside_the_field", max(strays))
 
 
-def check_ascent(settings, out, model, parts, params, data):
+def check_ascent(settings, out, model, params, data):
     """Against jax.grad, and where the best image is known: at a unit of the first layer."""
-    x, n, units = data.x_test[:CHUNK], LAYERS["conv 1"], np.arange(settings.units)
-    w, b = (np.asarray(params[0][k]) for k in "wb")
+    x, units = data.x_test[:CHUNK], np.arange(settings.units)
+    w, b = (np.asarray(params["conv_1"][k]) for k in "wb")
     known = np.maximum(w, 0).sum(axis=(0, 1, 2)) + b  # white where the weight is above 0
     side = x.shape[1] - w.shape[0] + 1
     middle = side // 2 * (side + 1)
-    part = parts[n], params[:n]
+    first = first_layers(model, LAYERS["conv 1"])
+    part = first, params_of(first, params)
     made = ascend(*part, x.shape[1:], middle, units, settings.ascent_steps, regularised=False)
     share = np.min(net_inputs(*part, made, middle, units) / known)
     out.result("ascent_over_known_maximum", share)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdl
+from experiments.framework.layers import first_layers, params_of
 
 # How many layers of the network make the net input of each; the next one is its activation.
 LAYERS = {"conv 1": 1, "conv 2": 4, "conv 3": 7, "dense": 10, "classes": 12}
@@ -20,16 +21,12 @@ def network(units, relu=jaxdl.relu, pool=jaxdl.max_pool):
     he = jax.nn.initializers.he_normal()
     small = jax.nn.initializers.normal(0.02)  # so that the filters shown are what was learned
     return jaxdl.serial(
-        jaxdl.conv(units, 5, w_init=small), relu(), pool(2),
-        jaxdl.conv(units, 5, w_init=he), relu(), pool(2),
-        jaxdl.conv(units, 3, w_init=he), relu(),
-        jaxdl.flatten(), jaxdl.dense(units, w_init=he), relu(),
-        jaxdl.dense(10),
+        conv_1=jaxdl.conv(units, 5, w_init=small), relu_1=relu(), pool_1=pool(2),
+        conv_2=jaxdl.conv(units, 5, w_init=he), relu_2=relu(), pool_2=pool(2),
+        conv_3=jaxdl.conv(units, 3, w_init=he), relu_3=relu(),
+        flatten=jaxdl.flatten(), dense=jaxdl.dense(units, w_init=he), relu_4=relu(),
+        classes=jaxdl.dense(10),
     )  # fmt: skip
-
-
-def first_layers(model, n):
-    return jaxdl.serial(*model.children[:n])
 
 
 @partial(jax.jit, static_argnames="model")
@@ -58,9 +55,10 @@ def receptive_fields(units, shape):
     fields = {}
     for name, n in LAYERS.items():
         part = first_layers(model, n)
-        y = jax.eval_shape(part.apply, params[:n], x)
+        some = params_of(part, params)
+        y = jax.eval_shape(part.apply, some, x)
 
-        def edges(place, part=part, some=params[:n]):
+        def edges(place, part=part, some=some):
             seen = one_hot_backward(part, some, x, place[None], jnp.array([0])) > 0
             lines = [seen[0].any(axis=axes) for axes in ((1, 2), (0, 2))]
             return jnp.array([(a.argmax(), len(a) - 1 - a[::-1].argmax()) for a in lines]).ravel()

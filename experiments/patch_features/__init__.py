@@ -108,7 +108,7 @@ def train_autoencoder(settings, patches, out, seed):
     decay = optax.add_decayed_weights(settings.decay, mask=weights_only)
     tx = optax.chain(decay, optax.adam(schedule))
     state = init_state(model, tx, x[:1], seed)
-    first = Encoder(whiten, *(np.asarray(state.params[0][k]) for k in "wb"))
+    first = Encoder(whiten, *(np.asarray(state.params["encoder"][k]) for k in "wb"))
     epoch = make_epoch(make_step(model, loss, tx), batch=batch)
     bar = out.progress(settings.epochs, f"autoencoder {seed}")
     for _, (now, metrics) in zip(bar, train(epoch, state, x, x, settings.epochs), strict=True):
@@ -120,7 +120,7 @@ def train_autoencoder(settings, patches, out, seed):
         "error_over_variance": float(jnp.mean((rebuilt - x[:5000]) ** 2) / x.var()),
         "truncated": float(np.mean(np.abs(patches @ whiten) > 1)),
     }
-    return first, Encoder(whiten, *(np.asarray(state.params[0][k]) for k in "wb")), seen
+    return first, Encoder(whiten, *(np.asarray(state.params["encoder"][k]) for k in "wb")), seen
 
 
 def weights_only(params):
@@ -185,7 +185,7 @@ def count(settings, out):
         x = jax.ShapeDtypeStruct((1, SIDE, SIDE, 1), jnp.float32)
         params = jax.eval_shape(layer.init, jax.random.key(0), x)
         shape = jax.eval_shape(layer.apply, params, x).shape[1:]
-        small = jax.eval_shape(pooled("mean").apply, ({}, {}, {}), jnp.zeros((1, *shape)))
+        small = jax.eval_shape(pooled("mean").apply, {}, jnp.zeros((1, *shape)))
         places, features = shape[0] * shape[1], int(np.prod(shape))
         found[hidden] = [*shape[:2], places, features]
         cells = (hidden, f"{shape[0]}×{shape[1]}", places, features, small.size)

@@ -83,7 +83,7 @@ def as_convolution(encoder):
     w = encoder.whiten @ encoder.w * 0.4
     b = encoder.b + 0.5 * encoder.w.sum(axis=0)
     params = {"w": jnp.asarray(w.reshape(PATCH, PATCH, 1, -1)), "b": jnp.asarray(b)}
-    return detector(w.shape[-1]), (params, {})
+    return detector(w.shape[-1]), {"conv": params}
 
 
 @cache
@@ -93,7 +93,8 @@ def detector(hidden):
 
 @cache
 def detector_and_pools(hidden):
-    return jaxdl.serial(detector(hidden), jaxdl.branch(*map(pooled, POOLS), join="concat"))
+    pools = {kind: pooled(kind) for kind in POOLS}
+    return jaxdl.serial(detector=detector(hidden), pools=jaxdl.branch(**pools, join="concat"))
 
 
 def pooled(kind):
@@ -106,7 +107,7 @@ def pool_features(encoder, x):
     """The pooled features of every image, with means and with maxima."""
     _, params = as_convolution(encoder)
     model = detector_and_pools(encoder.w.shape[-1])
-    y = predict(model, (params, (({}, {}, {}),) * 2), jnp.asarray(x), batch=8)
+    y = predict(model, {"detector": params}, jnp.asarray(x), batch=8)
     return dict(zip(POOLS, np.split(np.asarray(y), 2, axis=-1), strict=True))
 
 

@@ -80,7 +80,7 @@ def convolutional(width, size, classes=10):
 
 def dense(hidden, classes=10):
     """One hidden layer; an image goes in as a row of pixels."""
-    return jaxdl.serial(jaxdl.flatten(), mlp([hidden, classes], w_init=HE))
+    return jaxdl.serial(jaxdl.flatten(), mlp=mlp([hidden, classes], w_init=HE))
 
 
 def count(model, x):
@@ -156,8 +156,8 @@ def identity(settings, out, data):
         fit = trainer(model, settings, x_train, data.y_train)
 
         def permute(params):
-            (flat, (first, *rest)) = params
-            return flat, ({**first, "w": first["w"][order]}, *rest)
+            first = params["mlp"]["dense"]
+            return {"mlp": params["mlp"] | {"dense": first | {"w": first["w"][order]}}}
 
         plain, losses = fit(x_train, 0)
         shuffled, losses_shuffled = fit(rearrange(x_train, order), 0, permute)

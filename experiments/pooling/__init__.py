@@ -84,15 +84,16 @@ def run(settings: Settings, out: Run) -> None:
 def stages(out, digit):
     """Convolution, detector, pooling: forward and backward, one after the other."""
     block = jaxdl.serial(jaxdl.conv(regions.FILTERS, 5), jaxdl.relu(), jaxdl.max_pool(2))
-    params = (regions.edge_filters(), {}, {})
+    params = {"conv": regions.edge_filters()}
     seen, kept = [jnp.asarray(digit)], []
-    for layer, own in zip(block.children, params, strict=True):
-        y, residuals = layer.fwd(own, seen[-1])
+    for name, layer in zip(block.names, block.children, strict=True):
+        y, residuals = layer.fwd(params.get(name, {}), seen[-1])
         seen.append(y)
         kept.append(residuals)
     back = [jnp.ones_like(seen[-1])]
-    for layer, own, residuals in reversed(list(zip(block.children, params, kept, strict=True))):
-        back.insert(0, layer.bwd(own, residuals, back[0])[1])
+    passed = zip(block.names, block.children, kept, strict=True)
+    for name, layer, residuals in reversed(list(passed)):
+        back.insert(0, layer.bwd(params.get(name, {}), residuals, back[0])[1])
     whole, residuals = block.fwd(params, seen[0])
     dx = block.bwd(params, residuals, back[-1])[1]
     error = max(largest(whole - seen[-1]), largest(dx - back[0]))
@@ -100,7 +101,7 @@ def stages(out, digit):
     for name, pool in POOLS.items():
         first = jaxdl.serial(jaxdl.relu(), pool(2))
         last = jaxdl.serial(pool(2), jaxdl.relu())
-        swapped[name] = largest(first.apply(({}, {}), seen[1]) - last.apply(({}, {}), seen[1]))
+        swapped[name] = largest(first.apply({}, seen[1]) - last.apply({}, seen[1]))
     out.heading("Three stages")
     out.text(
         "Eight edge filters, one every 45°, are convolved with a digit; the detector (relu) keeps "
@@ -154,10 +155,10 @@ def kinds(out, digit):
     bump = np.array([[1, 2, 1], [2, 5, 3], [1, 2, 1]], np.float32)[None, :, :, None] / 5
     with jax.enable_x64(True):
         maps = regions.detect(jnp.asarray(digit, jnp.float64))[..., :1]
-        x = jnp.asarray(rng.normal(size=(2, 7, 7, 3)))
+        x = rng.normal(size=(2, 7, 7, 3))  # of NumPy, for the loops
         for name, pool in POOLS.items():
             layer, formula = pool(3, strides=2), FORMULAS[name]
-            y, residuals = layer.fwd({}, x)
+            y, residuals = layer.fwd({}, jnp.asarray(x))
             dy = rng.normal(size=y.shape)
             dx = layer.bwd({}, residuals, jnp.asarray(dy))[1]
             slopes = np.zeros(x.shape)
@@ -168,7 +169,7 @@ def kinds(out, digit):
                 slopes[place] = np.sum(dy * (up - down)) / 2e-6
             pooled[name] = layer.apply({}, maps)
             on_digit = largest(pooled[name] - by_loops(formula, np.asarray(maps), 3, 2))
-            error = max(largest(y - by_loops(formula, np.asarray(x), 3, 2)), on_digit)
+            error = max(largest(y - by_loops(formula, x, 3, 2)), on_digit)
             slope_error = largest(dx - slopes)
             y, residuals = pool(3).fwd({}, jnp.asarray(bump))
             shares[name] = np.asarray(pool(3).bwd({}, residuals, jnp.ones_like(y))[1])[0, ..., 0]

@@ -44,7 +44,7 @@ def train_filters(settings, out, x, target, count):
     for seed in out.progress(settings.filters_seeds, f"filters: {count}"):
         state = init_state(model, tx, x[:1], seed)
         *_, (state, metrics) = train(epoch, state, x, target, settings.filters_epochs)
-        trained.append((jax.device_get(state.params[0]), float(metrics["loss"].mean())))
+        trained.append((jax.device_get(state.params["conv"]), float(metrics["loss"].mean())))
     return trained
 
 

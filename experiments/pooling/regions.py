@@ -28,7 +28,7 @@ def edge_filters():
 def detect(images):
     """Convolution with the edge filters and relu: (N, n, n, 1) to (N, n − 4, n − 4, FILTERS)."""
     block = jaxdl.serial(jaxdl.conv(FILTERS, 5), jaxdl.relu())
-    return block.apply((edge_filters(), {}), images)
+    return block.apply({"conv": edge_filters()}, images)
 
 
 def grid(start, stop, count):

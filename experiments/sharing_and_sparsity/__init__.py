@@ -193,26 +193,29 @@ def shared_gradient(settings, out):
 
         def network(kind, size=size, options=options):
             layer = getattr(jaxdl, kind)(CHANNELS, size, **options)
-            return jaxdl.serial(layer, jaxdl.relu(), jaxdl.flatten(), jaxdl.dense(10))
+            behind = {"relu": jaxdl.relu(), "flatten": jaxdl.flatten(), "dense": jaxdl.dense(10)}
+            return jaxdl.serial(window=layer, **behind)
 
         shared, local = network("conv"), network("locally_connected")
         params = shared.init(key, x)
-        (conv, *rest), sizes = params, jax.eval_shape(local.init, key, x)[0]
+        conv, sizes = params["window"], jax.eval_shape(local.init, key, x)["window"]
         copies = {  # the same kernel and bias at every place
             "w": jnp.broadcast_to(conv["w"].reshape(-1, CHANNELS), sizes["w"].shape),
             "b": jnp.broadcast_to(conv["b"], sizes["b"].shape),
         }
         both = (jax.jit(jaxdl.value_and_grad(model, LOSS)) for model in (shared, local))
         (value, grads), (value_local, grads_local) = (
-            f(p, x, labels) for f, p in zip(both, (params, (copies, *rest)), strict=True)
+            f(p, x, labels)
+            for f, p in zip(both, (params, params | {"window": copies}), strict=True)
         )
-        dw = np.asarray(grads[0]["w"])
-        by_place = np.asarray(grads_local[0]["w"])
+        grads, grads_local = grads["window"], grads_local["window"]
+        dw = np.asarray(grads["w"])
+        by_place = np.asarray(grads_local["w"])
         summed = by_place.sum(axis=0).reshape(dw.shape)
         errors = (
             relative(value_local, value),
             relative(summed, dw),
-            relative(grads_local[0]["b"].sum(axis=(0, 1)), grads[0]["b"]),
+            relative(grads_local["b"].sum(axis=(0, 1)), grads["b"]),
         )
         worst = max(worst, *errors)
         lengths = np.linalg.norm(by_place, axis=(1, 2))

@@ -27,6 +27,7 @@ import numpy as np
 import optax
 
 import jaxdl
+from experiments.framework.layers import first_layers, params_of
 from experiments.framework.run import Run
 from experiments.framework.settings import Above0, Checked, Count, NoMoreThan, within
 from experiments.traffic_sign import pictures, signs
@@ -141,8 +142,8 @@ def trainer(settings, out, model, x, y):
 def activations(model, params, x):
     """Behind each layer, from one forward pass."""
     seen = []
-    for layer, part in zip(model.children, params, strict=True):
-        x = layer.apply(part, x)
+    for name, layer in zip(model.names, model.children, strict=True):
+        x = layer.apply(params.get(name, {}), x)
         seen.append(np.asarray(x))
     return seen
 
@@ -184,12 +185,11 @@ def slide(model, params, scenes):
     Convolution and pooling run once over the whole scene; the dense layer, as a convolution of
     5×5 features, then reads the features of every window.
     """
-    *features, _, dense = model.children
-    *parts, _, last = params
-    maps = jaxdl.serial(*features).apply(tuple(parts), scenes)
+    features, dense = first_layers(model, -2), params["dense"]
+    maps = features.apply(params_of(features, params), scenes)
     size = STAGES[3][2]
-    read = jaxdl.conv(dense.apply(last, jnp.zeros((1, np.prod(size)))).shape[-1], size[:2])
-    return jax.nn.softmax(read.apply(last | {"w": last["w"].reshape(*size, -1)}, maps))
+    read = jaxdl.conv(dense["b"].size, size[:2])
+    return jax.nn.softmax(read.apply(dense | {"w": dense["w"].reshape(*size, -1)}, maps))
 
 
 def propose(probabilities):
@@ -215,7 +215,7 @@ def against_windows(model, params, image, slid):
     windows = np.moveaxis(cut[::STRIDE, ::STRIDE], 2, -1).reshape(-1, side, side, 3)
     one_by_one = jax.nn.softmax(predict(model, params, jnp.asarray(windows)))
     apart = jaxdl.summary(model, windows[:1])
-    shared = jaxdl.summary(jaxdl.serial(*model.children[:-2]), image[None]).flops
+    shared = jaxdl.summary(first_layers(model, -2), image[None]).flops
     flops = shared + apart.rows[-1].flops * len(windows), apart.flops * len(windows)
     difference = np.abs(slid.reshape(one_by_one.shape) - one_by_one).max()
     return {"difference": float(difference), "mflop": [f / 1e6 for f in flops]}

@@ -28,7 +28,7 @@ def stages(out, params, image, maps):
     fig, panels = plt.subplots(5, 10, figsize=(11, 6.2), gridspec_kw={"hspace": 0.25})
     for axes in panels.ravel():
         axes.set_axis_off()
-    kernels = np.moveaxis(np.asarray(params[0]["w"]), -1, 0)
+    kernels = np.moveaxis(np.asarray(params["conv"]["w"]), -1, 0)
     kernels = 0.5 + 0.5 * kernels / np.abs(kernels).max()
     for axes, picture in zip(panels[0], [image, *kernels], strict=False):
         axes.imshow(picture)

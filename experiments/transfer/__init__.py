@@ -39,8 +39,8 @@ from jaxdl.train import TrainState, evaluate, init_state, make_epoch, make_step,
 
 LOSS = jaxdl.softmax_cross_entropy()
 HE = jax.nn.initializers.he_normal()
-# Of the three parts (convolutions, hidden layer, last layer), how many come from pretraining and
-# how many are held fixed.
+PARTS = ("convolutions", "hidden", "last")  # of the network; the first two are the trunk
+# Of these parts, how many come from pretraining and how many are held fixed.
 METHODS = {
     "from scratch": (0, 0),
     "fine-tuned": (2, 0),
@@ -95,22 +95,22 @@ class Settings(Checked):
 
 
 def network(settings, held=0):
-    """(N, 28, 28, 1) to logits, in three parts, the first `held` of them frozen.
+    """(N, 28, 28, 1) to logits, in three `PARTS`, the first `held` of them frozen.
 
-    Two stages of convolution and pooling; a dense layer; the last layer. The first two parts are
-    the trunk.
+    Two stages of convolution and pooling; a dense layer; the last layer.
     """
     stages = []
     for features in settings.maps:
         stages += [jaxdl.conv(features, 5, w_init=HE), jaxdl.relu(), jaxdl.max_pool(2)]
     hidden = jaxdl.serial(jaxdl.dense(settings.hidden, w_init=HE), jaxdl.relu())
     parts = [jaxdl.serial(*stages, jaxdl.flatten()), hidden, jaxdl.dense(10)]
-    return jaxdl.serial(*(jaxdl.frozen(p) if i < held else p for i, p in enumerate(parts)))
+    parts = [jaxdl.frozen(p) if i < held else p for i, p in enumerate(parts)]
+    return jaxdl.serial(**dict(zip(PARTS, parts, strict=True)))
 
 
 def sizes_of_parts(settings):
     params = jax.eval_shape(network(settings).init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
-    return [sum(leaf.size for leaf in jax.tree.leaves(part)) for part in params]
+    return [sum(leaf.size for leaf in jax.tree.leaves(params[part])) for part in PARTS]
 
 
 def run(settings: Settings, out: Run) -> None:
@@ -185,10 +185,11 @@ def fitting(settings, pool, pretrained):
         x_train, y_train = subset(pool, size, seed)
         init_key, key = jax.random.split(jax.random.key(seed))
         params = init(init_key, x_train[:1])
-        params = (*pretrained[:taken], *params[taken:])
-        rates = (rate * share,) * taken + (rate,) * (3 - taken)
+        params = params | {part: pretrained[part] for part in PARTS[:taken]}
+        rates = dict.fromkeys(PARTS, rate) | dict.fromkeys(PARTS[:taken], rate * share)
         found, trained = compiled[held](x_train, y_train, params, rates, key, x, y)
-        same = jax.tree.map(lambda a, b: bool((a == b).all()), trained[:held], params[:held])
+        before, after = ([tree[part] for part in PARTS[:held]] for tree in (params, trained))
+        same = jax.tree.map(lambda a, b: bool((a == b).all()), before, after)
         assert all(jax.tree.leaves(same)), "frozen layers must not move"
         return float(found), trained
 

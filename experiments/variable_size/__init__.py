@@ -28,6 +28,7 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
 import jaxdl
+from experiments.framework.layers import first_layers
 from experiments.framework.run import Run
 from experiments.framework.settings import Above0, Checked, Count, within
 from experiments.variable_size import pictures
@@ -126,7 +127,7 @@ def run(settings: Settings, out: Run) -> None:
     for size in everywhere:
         back = jnp.asarray(resized(np.asarray(test[size]), ONE))
         scores["fixed", "resized", size] = [
-            accuracy(nets["fixed"], as_fixed(p), back, data) for p in trained["variable", ALONE]
+            accuracy(nets["fixed"], p, back, data) for p in trained["variable", ALONE]
         ]
     report(settings, out, scores)
     pictures.accuracy(out, scores, settings.mixed, everywhere)
@@ -149,12 +150,6 @@ def learn(settings, model, step, train, labels, sizes, seed):
             losses.append(metrics["loss"])
         check_finite(np.asarray(losses), epoch)
     return jax.device_get(state.params)
-
-
-def as_fixed(params):
-    """The fixed network's parameters: at its size pooling does nothing, and the rest is one."""
-    trunk, (_, *head) = params
-    return trunk, tuple(head)
 
 
 def accuracy(model, params, images, data: Dataset):
@@ -236,12 +231,15 @@ def refusals(out, nets, test):
 
 
 def same(out, nets, params, test):
-    """At 28×28 each region is one place, and the variable network is the fixed one."""
-    fixed = nets["fixed"].apply(as_fixed(params), test[ONE])
-    apart = float(jnp.max(jnp.abs(fixed - nets["variable"].apply(params, test[ONE]))))
+    """At 28×28 each region is one place, and the variable network is the fixed one.
+
+    Pooling has no parameters: those of the one network are those of the other.
+    """
+    fixed, variable = (nets[name].apply(params, test[ONE]) for name in ("fixed", "variable"))
+    apart = float(jnp.max(jnp.abs(fixed - variable)))
     trunk, head = nets["variable"].children
-    features = jaxdl.serial(trunk, *head.children[:2])
-    shapes = (jax.eval_shape(features.apply, (params[0], *params[1][:2]), images).shape
+    features = jaxdl.serial(trunk=trunk, head=first_layers(head, -1))
+    shapes = (jax.eval_shape(features.apply, {"trunk": params["trunk"]}, images).shape
               for size, images in test.items() if size >= LEAST)  # fmt: skip
     widths = {shape[1] for shape in shapes}
     out.claim("B14", "A fixed number of features reaches the dense layer at every size",

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import digits, xor
-from experiments.digits.parts import augmenter
+from experiments.digits.parts import augmenter, build
+from experiments.digits.pictures import weights
 from experiments.digits.settings import BY_MODEL, given
 from experiments.framework.cli import main
 from experiments.framework.run import Run
@@ -98,6 +99,12 @@ def test_what_is_given_is_used():
     dense = digits.Settings(model="mlp", epochs=7)
     names = ("dropout", "rotation", "depth", "learning_rate", "epochs", "batch", "size")
     assert [given(dense, name) for name in names] == [0.2, 0.0, 2, 2e-3, 7, 32, 16]
+
+
+def test_weights_come_in_the_order_of_the_layers():
+    model = build(digits.Settings(channels=(3, 4), depth=1, width=7))
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 8, 8, 1)))
+    assert [w.shape[-1] for w in weights(model, params)] == [3, 4, 7, 10]
 
 
 def test_images_of_another_size(tmp_path):

@@ -69,15 +69,14 @@ def test_only_what_is_not_held_is_trained():
     rng = np.random.default_rng(0)
     x, y = jnp.asarray(rng.normal(size=(10, 28, 28, 1)), jnp.float32), jnp.arange(10)
     params = transfer.network(SMALL).init(jax.random.key(0), x)
+    rates = dict.fromkeys(transfer.PARTS, 1e-2)
     for held in (0, 1, 2):
         fit = transfer.compile_fit(SMALL, held)
-        _, trained = fit(x, y, params, (1e-2, 1e-2, 1e-2), jax.random.key(1), x, y)
-        for part, (old, new) in enumerate(zip(params, trained, strict=True)):
-            same = [
-                np.array_equal(a, b)
-                for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
-            ]
-            assert all(same) if part < held else not any(same)
+        _, trained = fit(x, y, params, rates, jax.random.key(1), x, y)
+        assert trained.keys() == set(transfer.PARTS)
+        for i, part in enumerate(transfer.PARTS):
+            same = jax.tree.leaves(jax.tree.map(np.array_equal, params[part], trained[part]))
+            assert same and (all(same) if i < held else not any(same))
 
 
 def test_each_part_has_its_rate():
@@ -86,13 +85,11 @@ def test_each_part_has_its_rate():
     x, y = jnp.asarray(rng.normal(size=(10, 28, 28, 1)), jnp.float32), jnp.arange(10)
     params = transfer.network(SMALL).init(jax.random.key(0), x)
     fit = transfer.compile_fit(dataclasses.replace(SMALL, steps=1), 0)
-    _, trained = fit(x, y, params, (1e-4, 1e-3, 1e-2), jax.random.key(1), x, y)
-    for rate, old, new in zip((1e-4, 1e-3, 1e-2), params, trained, strict=True):
-        moves = [
-            float(jnp.abs(a - b).max())
-            for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
-        ]
-        np.testing.assert_allclose(moves, rate, rtol=0.02)
+    rates = {"convolutions": 1e-4, "hidden": 1e-3, "last": 1e-2}
+    _, trained = fit(x, y, params, rates, jax.random.key(1), x, y)
+    moves = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), params, trained)
+    for part, rate in rates.items():
+        np.testing.assert_allclose(jax.tree.leaves(moves[part]), rate, rtol=0.02)
 
 
 def test_methods_begin_with_the_weights_they_say(monkeypatch):
@@ -115,13 +112,14 @@ def test_methods_begin_with_the_weights_they_say(monkeypatch):
     for method, (taken, held) in transfer.METHODS.items():
         fit(method, 10, 3, 1e-3, 0.1, x, jnp.zeros(1, int))
         assert started["held"] == held
-        assert started["rates"] == pytest.approx([1e-4] * taken + [1e-3] * (3 - taken))
-        for part, begun in enumerate(started["params"]):
-            source = pretrained if part < taken else fresh
-            other = fresh if part < taken else pretrained
-            w, same, different = (jax.tree.leaves(tree)[-1] for tree in (
-                begun, source[part], other[part]
-            ))  # fmt: skip
+        rates = [started["rates"][part] for part in transfer.PARTS]
+        assert rates == pytest.approx([1e-4] * taken + [1e-3] * (3 - taken))
+        assert started["params"].keys() == set(transfer.PARTS)
+        for i, part in enumerate(transfer.PARTS):
+            source, other = (pretrained, fresh) if i < taken else (fresh, pretrained)
+            w, same, different = (
+                jax.tree.leaves(tree[part])[-1] for tree in (started["params"], source, other)
+            )
             np.testing.assert_array_equal(w, same)
             assert not np.array_equal(w, different)
 

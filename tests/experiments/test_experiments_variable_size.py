@@ -53,4 +53,4 @@ def test_errors_are_those_of_the_network():
     params = nets["fixed"].init(jax.random.key(0), images)
     assert variable_size.error_of(nets["fixed"], params, images) == ""
     text = variable_size.error_of(nets["fixed"], params, np.zeros((1, 40, 40, 1), np.float32))
-    assert text.startswith("dense: x.shape[-1] must equal params['w'].shape[0] (576)")
+    assert text.startswith("head/dense: x.shape[-1] must equal params['w'].shape[0] (576)")
