@@ -2,19 +2,18 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdl.core.factor import Factor, FactorError
+from jaxdl.core.factor import Factor, FactorError, factor_kind
 from jaxdl.numerics.dtypes import wide
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@factor_kind
 class Many(Factor):
     """A sum of factors: one parameter used in several places."""
 
@@ -38,8 +37,7 @@ class Many(Factor):
         return Many(tuple(factor.join_time() for factor in self.factors))
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@factor_kind
 class Formed(Factor):
     """An already formed gradient; reducers that need examples refuse it by name."""
 
@@ -65,12 +63,11 @@ class Formed(Factor):
         return Formed(jnp.sum(self.g, axis=0, dtype=wide(self.g.dtype)))
 
 
-@jax.tree_util.register_pytree_node_class
-@dataclass(frozen=True)
+@factor_kind
 class Zero(Factor):
     """No gradient: a frozen parameter. Holds only the number of examples, if it is known."""
 
-    count: int | None
+    count: int | None = field(metadata={"static": True})
 
     @property
     def examples(self) -> int:
@@ -95,16 +92,8 @@ class Zero(Factor):
     def scale(self, weights: Array) -> "Zero":
         return self
 
-    def tree_flatten(self):
-        return (), self.count
 
-    @classmethod
-    def tree_unflatten(cls, count, _):
-        return cls(count)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@factor_kind
 class Stacked(Factor):
     """Factors of a parameter with a leading layer axis, as `repeat` stacks them."""
 

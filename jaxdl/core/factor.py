@@ -1,10 +1,19 @@
 """What every gradient factor can do. The kinds of factor are in `jaxdl.core.factors`."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+Kind = TypeVar("Kind", bound=type)
+
+
+@dataclass_transform(frozen_default=True)
+def factor_kind(cls: Kind) -> Kind:
+    """A frozen dataclass that is a pytree of its fields, but for those marked as static."""
+    return jax.tree_util.register_dataclass(dataclass(frozen=True)(cls))
 
 
 class Factor:

@@ -23,8 +23,9 @@ In every factor but ``Formed`` and ``Stacked`` the first axis of every array cou
 :func:`contract` is the only place in the library where a parameter's gradient is formed.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import prod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdl.core.composed_factors import Formed, Many, Stacked, Zero, stack_factors
-from jaxdl.core.factor import Factor, FactorError, contract
+from jaxdl.core.factor import Factor, FactorError, contract, factor_kind
 from jaxdl.numerics.correlation import columns, correlate_kernel, patch_products
 from jaxdl.numerics.dtypes import wide
 from jaxdl.numerics.sharding import explicit_sharding
@@ -44,20 +45,26 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _second_moment(rows: Array) -> Array:
-    """Σ r⊗r over all axes but the last."""
-    leading, sharding = tuple(range(rows.ndim - 1)), explicit_sharding(rows)
+def _outer_sum(a: Array, d: Array, dtype: Any, sharding: Any) -> Array:
+    """Σ a⊗d over all axes but the last."""
+    leading = tuple(range(a.ndim - 1))
     return lax.dot_general(
-        rows,
-        rows,
+        a,
+        d,
         ((leading, leading), ((), ())),
-        preferred_element_type=wide(rows.dtype),
-        out_sharding=None if sharding is None else NamedSharding(sharding.mesh, PartitionSpec()),
+        preferred_element_type=wide(dtype),
+        out_sharding=sharding,
     )
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+def _second_moment(rows: Array) -> Array:
+    """Σ r⊗r over all axes but the last, the same on every device."""
+    sharding = explicit_sharding(rows)
+    whole = None if sharding is None else NamedSharding(sharding.mesh, PartitionSpec())
+    return _outer_sum(rows, rows, rows.dtype, whole)
+
+
+@factor_kind
 class Outer(Factor):
     """Σ a ⊗ d: the factor of a matrix in `y = a @ w`; a (N, ..., m) with d = dy (N, ..., k)."""
 
@@ -65,14 +72,7 @@ class Outer(Factor):
     d: Array
 
     def form(self, param: Array) -> Array:
-        leading = tuple(range(self.a.ndim - 1))
-        return lax.dot_general(
-            self.a,
-            self.d,
-            ((leading, leading), ((), ())),
-            preferred_element_type=wide(param.dtype),
-            out_sharding=explicit_sharding(param),
-        )
+        return _outer_sum(self.a, self.d, param.dtype, explicit_sharding(param))
 
     def transpose(self) -> "Outer":
         return Outer(self.d, self.a)
@@ -86,8 +86,7 @@ class Outer(Factor):
         return _second_moment(self.a), _second_moment(self.d)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@factor_kind
 class Sum(Factor):
     """Σ d: the factor of a parameter that is added (or whose multiplier is already in d)."""
 
@@ -98,8 +97,7 @@ class Sum(Factor):
         return jnp.sum(self.d, axis=leading, dtype=wide(self.d.dtype))
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@factor_kind
 class Diag(Factor):
     """Σ a∘d: the factor of a parameter that multiplies entry by entry; a, d (N, ..., *parameter).
 
@@ -118,8 +116,7 @@ class Diag(Factor):
         return self.summed().form(param)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@factor_kind
 class Scatter(Factor):
     """Σ into rows: the factor of a table read by index; ids int (N, ...), d (N, ..., k).
 
@@ -139,8 +136,7 @@ class Scatter(Factor):
         )
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@factor_kind
 class ConvOuter(Factor):
     """The factor of a convolution's kernel: x (N, *space, C), d = dy (N, *out, K).
 
@@ -199,8 +195,7 @@ class ConvOuter(Factor):
         return Outer(patches(self.x).swapaxes(1, 2), self.d.reshape(n, -1, k))
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@factor_kind
 class Local(Factor):
     """A matrix of its own for each place: a (N, ..., P, m), d (N, ..., P, k) for a (P, m, k)."""
 

@@ -1,6 +1,6 @@
 """Small pytree tools: static values in a tree, each array in it once, its shapes and dtypes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -8,19 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 
-@jax.tree_util.register_pytree_node_class
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Static:
     """A hashable value that travels in a pytree without being an array."""
 
-    value: Any
-
-    def tree_flatten(self):
-        return (), self.value
-
-    @classmethod
-    def tree_unflatten(cls, value, _):
-        return cls(value)
+    value: Any = field(metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass

@@ -1,4 +1,4 @@
-"""Sharded = single device, for every case; run by `test_sharding.py` in a process of its own.
+"""Sharded = single device, for every case; run by `test_properties_sharded.py`, alone.
 
 The examples of a batch lie on four (virtual) devices, the parameters on all of them. Under Auto
 axes the compiler shards what is between; under Explicit axes, which `jax.make_mesh` makes by
@@ -67,7 +67,8 @@ def assert_placed_like(got, want):
 
 def check_sharded(case, axes):
     sample = draw(case)
-    reduce = grads if case.formed else combine(grads=grads, norms=example_sq_norms)
+    no_norms = case.formed or case.layer.mixes  # no norms of single examples
+    reduce = grads if no_norms else combine(grads=grads, norms=example_sq_norms)
     run = compiled_manual(case.layer, reduce)
     alone = run(*sample)
     mesh = mesh_of_four(axes)
@@ -76,7 +77,7 @@ def check_sharded(case, axes):
         together = run(*placed)
         if not case.tapped:
             reduced = together[0]
-            assert_placed_like(reduced if case.formed else select(reduced, "grads"), placed.params)
+            assert_placed_like(reduced if no_norms else select(reduced, "grads"), placed.params)
     assert_same(jax.device_get(together), jax.device_get(alone), 1e-10)
 
 

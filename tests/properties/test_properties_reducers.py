@@ -159,7 +159,8 @@ def test_slots_catch_a_container_that_mixes_them_up():
     right = serial(dense(6), dense(6))
 
     def bwd(params, residuals, dy, reduce=grads, slots=None):
-        return right.bwd(params, residuals, dy, reduce, slots and slots[::-1])
+        swapped = slots and dict(zip(slots, reversed(slots.values()), strict=True))
+        return right.bwd(params, residuals, dy, reduce, swapped)
 
     check_slots(planted(right))
     with pytest.raises(AssertionError):
