@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ def test_the_layer_of_contributing_keeps_the_contract():
     text = README.with_name("CONTRIBUTING.md").read_text(encoding="utf-8")
     block = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert block is not None
-    space = {"__name__": "jaxdl.layers.scale"}
+    space: dict[str, Any] = {"__name__": "jaxdl.layers.scale"}
     exec(block[1], space)
     layer, x = space["scale"](start=2.0), jnp.ones((3, 5, 4))
     params = layer.init(jax.random.key(0), x)

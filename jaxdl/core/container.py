@@ -49,7 +49,8 @@ class Child(SameByParts):
         with self._located():
             kept = self._joined(residuals, side)
             reduced, dx = self.layer.bwd(params, kept, dy, reduce, slots)
-        return reduced, *(split_side(dx) if self.layer.side else (dx, None))
+        dx, dside = split_side(dx) if self.layer.side else (dx, None)
+        return reduced, dx, dside
 
     def output(self, params: Any, x: Any, side: Any) -> Any:
         """Shape and dtype of the output, without computing it."""

@@ -25,15 +25,16 @@ def same(a: Any, b: Any) -> bool:
         if a is b or (id(a), id(b)) in met:
             continue
         met.add((id(a), id(b)))
-        parts = _parts(a)
-        if type(a) is not type(b) or (parts is None and not _equal(a, b)):
+        parts, others = _parts(a), _parts(b)
+        if type(a) is not type(b):
             return False
-        if parts is not None:
-            others = _parts(b)
-            if len(parts) != len(others):
+        if parts is None or others is None:
+            if not _equal(a, b):
                 return False
-            # ids are of living objects only: the pairs keep what was made to be compared
-            keep.append((parts, others))
+        elif len(parts) != len(others):
+            return False
+        else:
+            keep.append((parts, others))  # an id is that of a living object only
             waiting += zip(parts, others, strict=True)
     return True
 

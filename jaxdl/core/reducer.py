@@ -1,7 +1,7 @@
 """What a reducer is, and whether it needs the examples of a batch apart."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from jax import Array
 
@@ -11,17 +11,20 @@ Factors = Mapping[str, Factor]
 Reducer = Callable[[dict[str, Array], Factors, Any], Any]
 
 
-def per_example(reducer: Reducer) -> Reducer:
+R = TypeVar("R", bound=Callable[..., Any])
+
+
+def per_example(reducer: R) -> R:
     """Say of a reducer that it needs the examples apart: layers that mix them refuse it by path."""
     reducer.needs_examples = True  # type: ignore[attr-defined]
     return reducer
 
 
-def needs_examples(reducer: Reducer) -> bool:
+def needs_examples(reducer: Callable[..., Any]) -> bool:
     """Whether a reducer has said that it needs the examples apart."""
     return getattr(reducer, "needs_examples", False)
 
 
-def like_reducer(reducer: Reducer) -> Callable[[Reducer], Reducer]:
+def like_reducer(reducer: Callable[..., Any]) -> Callable[[R], R]:
     """Say of a reducer that it needs the examples apart if `reducer` does, which it stands for."""
     return per_example if needs_examples(reducer) else lambda stand_in: stand_in

@@ -166,8 +166,9 @@ def _reduce_kept(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str)
     if any(isinstance(factor, Stacked) for factor in kept.values()):
         layers = {name: factor.factor for name, factor in kept.items()}
         reduced = lax.map(
-            lambda args: _reduce_kept(reduce, *args, path), (params, layers, slots)
-        )  # fmt: skip
+            lambda part: _reduce_kept(reduce, part[0], part[1], part[2], path),
+            (params, layers, slots),
+        )
         return stack_factors(reduced)
     try:
         return reduce(params, kept, slots)

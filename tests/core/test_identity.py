@@ -110,7 +110,8 @@ def test_a_model_that_is_built_twice_is_compiled_once():
         state, step = init_state(model, tx, x), make_step(model, loss, tx)
         state, _ = jit_step(step)(state, x, labels)
         state, _ = make_epoch(step, batch=4)(state, x, labels, 0)
-        predict(model, state.params, x), evaluate(model, loss, state.params, x, labels)
+        predict(model, state.params, x)
+        evaluate(model, loss, state.params, x, labels)
 
     everything()
     traces.clear()

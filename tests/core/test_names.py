@@ -1,5 +1,8 @@
 """Names of layers, paths of parameters, errors that say where, and trees of earlier versions."""
 
+import importlib
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 
 import jaxdl as jd
 from jaxdl.models import mlp, transformer_stack
+from jaxdl.numerics import wide
 
 KEY = jax.random.key(0)
 X = jnp.ones((2, 4))
@@ -156,7 +160,7 @@ def test_parameters_of_earlier_versions_get_their_names():
     assert isinstance(old, tuple)
     named = jd.named_params(model, old)
     jax.tree.map(np.testing.assert_array_equal, named, params)
-    moments = optax.adam(1e-3).init(old)[0]
+    moments: Any = optax.adam(1e-3).init(old)[0]  # type: ignore[index]
     assert shapes(jd.named_params(model, moments.mu)) == shapes(params)
     assert jd.named_params(jd.dense(3), {"w": 1}) == {"w": 1}
     with pytest.raises(ValueError, match="named_params: the tree must have a dict for each of the"):
@@ -177,8 +181,6 @@ def test_transformer_blocks_of_earlier_versions_find_their_parameters():
 
 
 def test_modules_are_found_under_their_earlier_names():
-    from jaxdl.conv import conv
-    from jaxdl.factors import Outer
-    from jaxdl.numerics import wide
-
-    assert conv is jd.conv and Outer is jd.Outer and wide(jnp.bfloat16) == jnp.float32
+    conv, factors = map(importlib.import_module, ("jaxdl.conv", "jaxdl.factors"))
+    assert conv.conv is jd.conv and factors.Outer is jd.Outer
+    assert wide(jnp.bfloat16) == jnp.float32 and jd.layer.Layer is jd.Layer  # type: ignore
