@@ -5,6 +5,7 @@
 import importlib
 import re
 import sys
+import types
 
 from jaxdl.layers.activation import (
     elu, gelu, identity, leaky_relu, log_softmax, maxout, relu, sigmoid, silu, softmax, softplus,
@@ -76,3 +77,5 @@ def __getattr__(name: str):
 for _path in [name for name in sys.modules if re.match(r"jaxdl\.(core|layers|numerics)\.", name)]:
     _name = _path.rpartition(".")[2]
     globals().setdefault(_name, sys.modules.setdefault(f"jaxdl.{_name}", sys.modules[_path]))
+layer = sys.modules["jaxdl.layer"] = types.ModuleType("jaxdl.layer")
+vars(layer).update(vars(sys.modules["jaxdl.core.doors"]) | vars(sys.modules["jaxdl.core.layer"]))

@@ -27,7 +27,7 @@ from jaxdl.core.container import Child, Children, container, split_keys
 from jaxdl.core.factors import Zero, stack_factors
 from jaxdl.core.layer import Layer, check_layer, no_params
 from jaxdl.core.reducers import Reducer, grads, like_reducer
-from jaxdl.core.side import add_cotangents, zero_cotangent
+from jaxdl.core.side import add_cotangents, add_sides, add_to_side, zero_cotangent
 from jaxdl.numerics.checks import check_floating
 from jaxdl.numerics.pytree import Static, describe, pack_unique, struct, unpack_unique
 
@@ -67,7 +67,7 @@ def serial(*layers: Layer, **named: Layer) -> Layer:
             part, dy, dside = child.bwd(p, r, side, dy, reduce, s)
             reduced.append(part)
             dsides.append(dside)
-        return inside.gather(reduced[::-1], params), dy, add_cotangents(dsides)
+        return inside.gather(reduced[::-1], params), dy, add_sides(dsides)
 
     return container("serial", inside, init, fwd, bwd, inside.rebuild(serial))
 
@@ -142,7 +142,7 @@ def branch(*layers: Layer, join: Join = "sum", **named: Layer) -> Layer:
         )  # fmt: skip
         runs = (child.bwd(p, r, side, d, reduce, s) for child, p, r, d, s in parts)
         reduced, dxs, dsides = zip(*runs, strict=True)
-        return inside.gather(reduced, params), add_cotangents(dxs), add_cotangents(dsides)
+        return inside.gather(reduced, params), add_cotangents(dxs), add_sides(dsides)
 
     rebuild = inside.rebuild(functools.partial(branch, join=join))
     return container("branch", inside, init, fwd, bwd, rebuild, detail=join)
@@ -202,7 +202,7 @@ def repeat(layer: Layer, n: int) -> Layer:
             dy, dside = carry
             p, packed, s = xs
             reduced, dx, part = child.bwd(p, unpack_unique(packed), side, dy, reduce, s)
-            return (dx, add_cotangents((dside, part))), reduced
+            return (dx, add_to_side(dside, part)), reduced
 
         carry = (dy, zero_cotangent(side) if layer.side else None)
         (dx, dside), reduced = lax.scan(

@@ -21,6 +21,9 @@ class Many(Factor):
 
     @property
     def examples(self) -> int:
+        for factor in self.factors:
+            if not (isinstance(factor, Zero) and factor.count is None):
+                return factor.examples
         return self.factors[0].examples
 
     def form(self, param: Array) -> Array:

@@ -17,7 +17,8 @@ from jaxdl.core.identity import SameByParts
 from jaxdl.core.layer import Layer, check_layer
 from jaxdl.core.paths import located, name_children
 from jaxdl.core.reducers import Reducer, grads
-from jaxdl.core.side import With, join_side, split_side, zero_cotangent
+from jaxdl.core.side import With, join_side, like_side, split_side
+from jaxdl.numerics.pytree import as_jax
 
 
 def split_keys(key: Array | None, n: int) -> Sequence[Array | None] | Array:
@@ -146,8 +147,8 @@ def container(
       children: several, by name, or the one that is wrapped.
       init: ``(key, x, side) -> params``.
       fwd: ``(params, x, side, key) -> (y, residuals)``, without the side in the residuals.
-      bwd: ``(params, residuals, side, dy, reduce, slots) -> (reduced, dx, dside)``; dside may be
-        None where no child has read the side.
+      bwd: ``(params, residuals, side, dy, reduce, slots) -> (reduced, dx, dside)``; dside is a sum
+        in float32 or wider (`zero_cotangent`, `add_to_side`), or None where nothing reads it.
       rebuild: ``(*children) -> Layer``.
       detail: settings, for `print`.
       kind: what a container around it calls it by default.
@@ -158,15 +159,14 @@ def container(
 
     def container_fwd(params, x, key=None):
         x, side = split_side(x)
+        side = as_jax(side)  # bwd is given it as it is kept
         y, residuals = fwd(params, x, side, key)
         return y, join_side(residuals, side)
 
     def container_bwd(params, residuals, dy, reduce: Reducer = grads, slots=None):
         residuals, side = split_side(residuals)
         reduced, dx, dside = bwd(params, residuals, side, dy, reduce, slots)
-        if side is None:
-            return reduced, dx
-        return reduced, With(dx, zero_cotangent(side) if dside is None else dside)
+        return reduced, dx if side is None else With(dx, like_side(dside, side))
 
     several = isinstance(children, Children)
     return Layer(

@@ -8,6 +8,7 @@ from jax import Array
 
 from jaxdl.core.factors import Formed
 from jaxdl.core.layer import Layer, leaf, walk_layers
+from jaxdl.core.side import join_side, split_side
 
 
 def as_function(layer: Layer) -> Callable[..., Any]:
@@ -31,6 +32,7 @@ def as_function(layer: Layer) -> Callable[..., Any]:
 
     def function_bwd(saved, dy):
         params, residuals = saved
+        dy = jax.tree.map(lambda d: None if d.dtype == jax.dtypes.float0 else d, dy)
         return *layer.bwd(params, residuals, dy), None
 
     function.defvjp(function_fwd, function_bwd)
@@ -59,6 +61,8 @@ def from_function(
     name: str = "function",
     params: Sequence[str] = (),
     keyed: bool = False,
+    side: bool = False,
+    mixes: bool = False,
 ) -> Layer:
     """Any JAX function as a layer; its backward is `jax.vjp`, its factors are `Formed`.
 
@@ -68,6 +72,8 @@ def from_function(
       name: one word, for errors and `print`.
       params: names of the parameters.
       keyed: whether `apply` takes a key.
+      side: whether its x is ``With(x, side)``; see `leaf`.
+      mixes: whether an example's output depends on the others of the batch; see `leaf`.
 
     The residual is the input alone: the backward runs `apply` again under `jax.vjp`. Keeping
     the closure of `jax.vjp` would keep copies of the parameters. Inside one jit the repeated
@@ -76,13 +82,16 @@ def from_function(
 
     def fwd(params, x, key=None):
         y = apply(params, x, key) if keyed else apply(params, x)
+        x, _ = split_side(x)
         return y, {"x": x, "key": key} if keyed else x
 
     def bwd(params, residuals, dy):
+        residuals, given = split_side(residuals)
         x, key = (residuals["x"], residuals["key"]) if keyed else (residuals, None)
+        x = join_side(x, given)
         call = (lambda p, v: apply(p, v, key)) if keyed else apply
         dparams, dx = jax.vjp(call, params, x)[1](dy)
         dx = jax.tree.map(lambda d: None if d.dtype == jax.dtypes.float0 else d, dx)
         return {k: Formed(g) for k, g in dparams.items()}, dx
 
-    return leaf(name, init, fwd, bwd, params=params, keyed=keyed)
+    return leaf(name, init, fwd, bwd, params=params, keyed=keyed, side=side, mixes=mixes)

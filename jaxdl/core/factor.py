@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxdl.numerics.dtypes import wide
+
 Kind = TypeVar("Kind", bound=type)
 
 
@@ -38,12 +40,19 @@ class Factor:
     def scale(self, weights: Array) -> "Factor":
         """The factor with the gradient of each example times its weight; weights (N,).
 
-        Raises:
-          FactorError: the factor has no examples (`Formed`).
+          Raises:
+            FactorError: the factor has no examples (`Formed`).
+        ValueError: `weights` is not one number an example.
         """
-        d = self.d  # type: ignore[attr-defined]
-        c = jnp.expand_dims(weights.astype(d.dtype), range(1, d.ndim))
-        return replace(self, d=d * c)  # type: ignore[type-var]
+        d, weights = self.d, jnp.asarray(weights)  # type: ignore[attr-defined]
+        if weights.shape != d.shape[:1]:
+            raise ValueError(
+                f"scale: there must be one weight for each of the {len(d)} examples, got shape "
+                f"{weights.shape}; sum over what is too much"
+            )
+        dtype = wide(d.dtype)
+        c = jnp.expand_dims(weights.astype(dtype), tuple(range(1, d.ndim)))
+        return replace(self, d=(d.astype(dtype) * c).astype(d.dtype))  # type: ignore[type-var]
 
     def join_time(self) -> "Factor":
         """Turn a leading time axis, stacked by a scan, into a position axis behind the examples."""

@@ -1,116 +1,105 @@
-"""When two functions, two layers or two optimisers built apart are the same.
+"""When two layers, losses or optimisers built apart are the same.
 
 JAX compiles anew for every function that it has not met, and compares functions as objects. A model
 that is built twice is made of new functions twice, so that everything around it would be compiled
-twice. Here two functions are the same if they run the same code with the same globals and have
-captured the same values: numbers and strings of one type that are equal, functions and layers that
-are the same in turn. What can be changed in place (lists, dicts, arrays) is the same only as an
-object, and so is everything that is not known: then a program is compiled once more than it must.
+twice. Two things are the same here if they were built by the same code with equal settings:
+
+- a function that jaxdl, optax or JAX makes when it is called (a combinator's `fwd`, an optimiser's
+  `update`, an initializer), if its code is the same and what it has captured is. These libraries
+  set captured values once;
+- a `functools.partial` of one function, if its arguments are the same; so are tuples of the same
+  things, and numbers and strings of one type that are equal.
+
+Everything else is the same only as an object, a user's own function above all: what it refers to
+may have changed since it was compiled. Then a program is compiled once more than it must.
 """
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from types import FunctionType, MethodType
+from enum import Enum
+from types import CodeType, FunctionType, MethodType
 from typing import Any, TypeVar
+
+import numpy as np
+
+_BUILT_ONCE = ("jaxdl", "optax", "jax")
+"""Packages whose functions do not change what they have captured."""
+_VALUES = (int, str, bytes, type(None), CodeType, Enum, np.dtype)
+_NUMBERS = (float, complex, np.generic)
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether `a` and `b` do the same, as far as can be known without running them."""
+    """Whether `a` and `b` were built alike, so that one may run in the place of the other."""
     # Pairs met before are the same, or the answer is no already: without this a model's depth
-    # would cost exponential time, and a function that refers to itself would not end.
+    # would cost exponential time.
     met, keep, waiting = set(), [], [(a, b)]
     while waiting:
         a, b = waiting.pop()
         if a is b or (id(a), id(b)) in met:
             continue
         met.add((id(a), id(b)))
-        parts, others = _parts(a), _parts(b)
         if type(a) is not type(b):
             return False
-        if parts is None or others is None:
-            if not _equal(a, b):
+        parts, others = _parts(a), _parts(b)
+        if parts is None or others is None or len(parts) != len(others):
+            if parts is not others or not _equal(a, b):
                 return False
-        elif len(parts) != len(others):
-            return False
-        else:
-            keep.append((parts, others))  # an id is that of a living object only
-            waiting += zip(parts, others, strict=True)
+            continue
+        keep.append((parts, others))  # an id is that of a living object only
+        waiting += zip(parts, others, strict=True)
     return True
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Whether two values that are not taken apart are equal, and will be."""
-    if isinstance(a, float):
+    if isinstance(a, _NUMBERS):
         return repr(a) == repr(b)  # 0.0 is not −0.0 here, and NaN is NaN
-    try:
-        hash(a)
-        return bool(a == b)
-    except Exception:  # what has no hash may change; what cannot be compared is not the same
-        return False
+    return isinstance(a, _VALUES) and a == b
 
 
 def fingerprint(value: Any) -> int:
     """A hash that agrees with `same`."""
     if isinstance(value, FunctionType):
         return hash(value.__code__)  # not what it has captured, which seldom tells two apart
-    if isinstance(value, float):
-        return hash(repr(value))
-    parts = None if isinstance(value, SameByParts) else _parts(value)
-    if parts is not None:
-        return hash((type(value), *map(fingerprint, parts)))
-    try:
+    if isinstance(value, (SameByParts, *_VALUES)):
         return hash(value)
-    except TypeError:
-        return id(value)
-
-
-_EMPTY = object()
+    if isinstance(value, _NUMBERS):
+        return hash(repr(value))
+    parts = _parts(value)
+    return id(value) if parts is None else hash((type(value), *map(fingerprint, parts)))
 
 
 def _parts(value: Any) -> tuple | None:
     """What a value is made of, where that decides whether it is the same as another."""
     if isinstance(value, FunctionType):
-        return (
-            value.__code__,
-            _Itself(value.__globals__),
-            value.__defaults__,
-            _items(value.__kwdefaults__),
-            tuple(_captured(cell) for cell in value.__closure__ or ()),
-        )
+        if value.__module__.partition(".")[0] not in _BUILT_ONCE:
+            return None
+        cells = value.__closure__ or ()
+        captured = (cell.cell_contents if _is_filled(cell) else _EMPTY for cell in cells)
+        marks = _items(value.__kwdefaults__), _items(value.__dict__)
+        return value.__code__, value.__defaults__, *marks, *captured
     if isinstance(value, functools.partial):
-        return value.func, value.args, _items(value.keywords)
-    if isinstance(value, MethodType):
+        return value.func, value.args, _items(value.keywords), _items(value.__dict__)
+    if isinstance(value, MethodType) and isinstance(value.__self__, SameByParts):
         return value.__func__, value.__self__
     if isinstance(value, SameByParts):
         return tuple(getattr(value, field.name) for field in fields(value))  # type: ignore[arg-type]
-    if isinstance(value, tuple):
-        return tuple(value)
-    return None
+    return tuple(value) if isinstance(value, tuple) else None
+
+
+_EMPTY = object()
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
 
 
 def _items(mapping: Any) -> tuple:
     return tuple(sorted((mapping or {}).items()))
-
-
-def _captured(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not filled yet
-        return _EMPTY
-
-
-class _Itself:
-    """Equal to another one of the very same object."""
-
-    def __init__(self, value: Any):
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Itself) and self.value is other.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
 
 
 class SameByParts:
@@ -127,6 +116,10 @@ class SameByParts:
             object.__setattr__(self, "_hash", known)
         return known
 
+    def __getstate__(self):
+        # hashes of strings differ from process to process
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}
+
 
 @dataclass(frozen=True, eq=False)
 class _Call(SameByParts):
@@ -141,10 +134,10 @@ def made_once(make: Made) -> Made:
     """`make`, returning the same object again for arguments that are the `same`.
 
     For makers of functions: jit then knows the function that it is given, and has it compiled. The
-    last 64 are kept.
+    last 16 are kept, with what they were made of.
     """
 
-    @functools.lru_cache(maxsize=64)
+    @functools.lru_cache(maxsize=16)
     def call(key: _Call):
         return make(*key.args, **dict(key.kwargs))
 

@@ -29,7 +29,7 @@ from jaxdl.core.factors import FactorError
 from jaxdl.core.identity import SameByParts
 from jaxdl.core.paths import join_path, name_children
 from jaxdl.core.reducers import Reducer, grads, needs_examples
-from jaxdl.core.side import With
+from jaxdl.core.side import With, split_side
 from jaxdl.numerics.checks import is_inexact
 from jaxdl.numerics.pytree import as_jax, describe
 
@@ -158,7 +158,7 @@ def leaf(
       TypeError: a side input where none is taken, or none where one is.
       FactorError: the layer mixes examples and the reducer needs them apart.
     """
-    expected = frozenset(params)
+    expected = tuple(sorted(params))
 
     def leaf_init(key, x):
         _check_side(name, side, x)
@@ -173,16 +173,17 @@ def leaf(
         return y, With(residuals, x.side) if side else residuals
 
     def leaf_bwd(params, residuals, dy, reduce: Reducer = grads, slots=None):
-        if needs_examples(reduce) and (mixes(residuals) if callable(mixes) else mixes):
+        mixed = mixes(split_side(residuals)[0]) if callable(mixes) else mixes
+        if mixed and needs_examples(reduce):
             raise FactorError(
                 f"{name}: the reducer needs the examples apart, but this layer mixes them: the "
                 "output of one depends on the others; use another layer, or another reducer"
             )
         with jax.named_scope(f"{name}_bwd"):
             factors, dx = bwd(params, residuals, dy)
-            if factors.keys() != expected:
+            if factors.keys() != set(expected):
                 raise ValueError(
-                    f"{name}: bwd must return one factor for each of {sorted(expected)}, got "
+                    f"{name}: bwd must return one factor for each of {list(expected)}, got "
                     f"{sorted(factors)}; return Zero(examples) for a parameter without gradient"
                 )
             if not expected:
@@ -197,12 +198,12 @@ def leaf(
     )  # fmt: skip
 
 
-def _check_params(name: str, expected: frozenset[str], params: Any) -> None:
-    if not isinstance(params, dict) or params.keys() != expected:
+def _check_params(name: str, expected: tuple[str, ...], params: Any) -> None:
+    if not isinstance(params, dict) or params.keys() != set(expected):
         kind = type(params).__name__
         got = f"a dict with the keys {sorted(params)}" if kind == "dict" else f"a {kind}"
         raise ValueError(
-            f"{name}: params must be a dict with the keys {sorted(expected)}, got {got}; use the "
+            f"{name}: params must be a dict with the keys {list(expected)}, got {got}; use the "
             "params that init of this same model returned"
         )
     for entry, param in params.items():
@@ -215,10 +216,11 @@ def _check_params(name: str, expected: frozenset[str], params: Any) -> None:
 
 
 def _check_side(name: str, side: bool, x: Any) -> None:
-    if side and not isinstance(x, With):
+    if side and (not isinstance(x, With) or x.side is None):
+        got = "one without a side" if isinstance(x, With) else describe(x)
         raise TypeError(
-            f"{name}: it reads a side input, so x must be a With, got {describe(x)}; give the "
-            "model With(x, side)"
+            f"{name}: it reads a side input, so x must be a With, got {got}; give the model "
+            "With(x, side)"
         )
     if not side and isinstance(x, With):
         raise TypeError(
@@ -260,13 +262,22 @@ def map_layers(f: Callable[[str, Layer], Layer], model: Layer, path: str = "") -
             map_layers(f, child, join_path(path, name))
             for name, child in zip(_names(model), model.children, strict=True)
         ]
-        if model.rebuild is None:
-            raise ValueError(
-                f"{model.name}: a layer with layers inside must have `rebuild` to be changed, got "
-                "None; give Layer(..., rebuild=a function of the new layers)"
-            )
-        model = model.rebuild(*children)
+        model = rebuilt(model, *children)
     return f(path, model)
+
+
+def rebuilt(layer: Layer, *children: Layer) -> Layer:
+    """The container around other children.
+
+    Raises:
+      ValueError: a layer of the user's with layers inside and no `rebuild`.
+    """
+    if layer.rebuild is None:
+        raise ValueError(
+            f"{layer.name}: a layer with layers inside must have `rebuild` to be changed, got "
+            "None; give Layer(..., rebuild=a function of the new layers)"
+        )
+    return layer.rebuild(*children)
 
 
 def _names(layer: Layer) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ the parameter's own name that of a parameter: "blocks/attention/w_qkv". What wra
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
@@ -19,7 +19,7 @@ def name_children(
     Raises:
       ValueError: a name that a path could not hold.
     """
-    for name in named:
+    for name in (*kinds, *named):
         if not name or any(sign in name for sign in "/*?[] "):
             raise ValueError(
                 f"{container}: the name of a layer must fit into a path, got {name!r}; use "
@@ -53,18 +53,28 @@ def located(name: str, kinds: Sequence[str]) -> Iterator[None]:
         raise
 
 
+def at_path(error: Any, path: str) -> Any:
+    """The error, with the path of the layer that raised it, for containers to complete."""
+    with suppress(AttributeError):  # an exception with fixed attributes gets no path
+        error._jaxdl_path = path
+    return error
+
+
+def path_of(error: Any) -> str:
+    """The path that `at_path` has put on the error, or ""."""
+    return getattr(error, "_jaxdl_path", "")
+
+
 def _add_name(error: Any, name: str, kinds: Sequence[str]) -> None:
-    inside = getattr(error, "path", None)
+    inside = path_of(error)
+    path = join_path(name, inside)
+    at_path(error, path)
     text = error.args[0] if error.args and isinstance(error.args[0], str) else ""
     head, colon, rest = text.partition(":")
-    if inside is not None:
-        error.path = join_path(name, inside)
-    else:
-        error.path = name
-    if (colon and head == inside) or (inside is None and head in kinds):
-        error.args = (f"{error.path}:{rest}", *error.args[1:])
+    if colon and (head == inside if inside else head in kinds):
+        error.args = (f"{path}:{rest}", *error.args[1:])
         return
     # not one of our messages: its text stays as it is
     notes = error.__dict__.setdefault("__notes__", [])
     notes[:] = [note for note in notes if not note.startswith("in the layer ")]
-    notes.append(f"in the layer {error.path}")
+    notes.append(f"in the layer {path}")

@@ -21,7 +21,7 @@ from jax import Array, lax
 
 from jaxdl.core.example_norms import example_sq_norms
 from jaxdl.core.factors import Factor, FactorError, Many, Stacked, contract, stack_factors
-from jaxdl.core.paths import join_path
+from jaxdl.core.paths import at_path, join_path
 from jaxdl.core.reducer import Factors, Reducer, like_reducer, needs_examples, per_example
 from jaxdl.numerics.dtypes import wide
 
@@ -113,10 +113,12 @@ def combine(**reducers: Reducer) -> Reducer:
     ``combine(grads=grads, norms=example_sq_norms)`` gives both for one pass over the model.
     """
 
-    def combined(params: dict[str, Array], factors: Factors, slots: Any = None) -> Combined:
-        return Combined({name: r(params, factors, slots) for name, r in reducers.items()})
+    pairs = tuple(reducers.items())
 
-    return per_example(combined) if any(map(needs_examples, reducers.values())) else combined
+    def combined(params: dict[str, Array], factors: Factors, slots: Any = None) -> Combined:
+        return Combined({name: r(params, factors, slots) for name, r in pairs})
+
+    return per_example(combined) if any(needs_examples(r) for _, r in pairs) else combined
 
 
 def select(tree: Any, name: str) -> Any:
@@ -153,7 +155,17 @@ def reduce_kept(reduce: Reducer, params: Any, kept: Any, slots: Any = None) -> A
 def _reduce_kept(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str) -> Any:
     if isinstance(kept, Seen):
         return replace(kept, reduced=_reduce_kept(reduce, params, kept.reduced, slots, path))
+    if isinstance(kept, Combined):
+        raise FactorError(
+            f"reduce_kept: these are results of several reducers, {sorted(kept)}; take the factors "
+            "out first, select(tree, name)"
+        )
     if not isinstance(kept, Mapping):
+        if hasattr(params, "shape"):
+            raise FactorError(
+                f"{path or 'reduce_kept'}: a parameter must have a factor beside it, got a "
+                f"{type(kept).__name__}; keep with `keep`, which containers must pass on"
+            )
         return kept
     if not any(isinstance(factor, Factor) for factor in kept.values()):
         slots = {} if slots is None else slots
@@ -173,4 +185,4 @@ def _reduce_kept(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str)
     try:
         return reduce(params, kept, slots)
     except FactorError as error:
-        raise FactorError(f"{path}: {error}" if path else str(error)) from None
+        raise at_path(FactorError(f"{path}: {error}" if path else str(error)), path) from None

@@ -12,6 +12,7 @@ product over all steps takes the place of T small ones.
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -22,10 +23,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxdl.core.container import Child, container
 from jaxdl.core.factors import Factor, FactorError, Many
 from jaxdl.core.layer import Layer, check_layer, map_layers, walk_layers
-from jaxdl.core.paths import join_path
+from jaxdl.core.paths import at_path, join_path, path_of
 from jaxdl.core.reducers import Reducer, Seen, grads, keep_for, reduce_kept
-from jaxdl.core.side import add_cotangents, zero_cotangent
-from jaxdl.numerics.checks import check_array
+from jaxdl.core.side import add_to_side, zero_cotangent
+from jaxdl.numerics.checks import check_array, is_inexact
 from jaxdl.numerics.pytree import Static, as_jax, describe, pack_unique, struct, unpack_unique
 from jaxdl.numerics.sharding import explicit_sharding
 
@@ -84,9 +85,12 @@ def scan_time(cell: Layer, carry: Callable[[jax.ShapeDtypeStruct], Any] | None =
         steps = residuals
         if carry is None:
             dh, dy = dy
+            dh = jax.tree.map(lambda d: d if is_inexact(d) else None, dh)
         else:
             leaves, structure = residuals["carry"].value
-            dh = jax.tree.unflatten(structure, [_zeros(s, dy) for s in leaves])
+            dh = jax.tree.unflatten(
+                structure, [_zeros(s, dy) if is_inexact(s) else None for s in leaves]
+            )
             steps = residuals["steps"]
 
         def step(carried, xs):
@@ -94,7 +98,7 @@ def scan_time(cell: Layer, carry: Callable[[jax.ShapeDtypeStruct], Any] | None =
             kept, (dh, dx), part = child.bwd(
                 params, unpack_unique(xs[1]), side, (dh, xs[0]), keep_for(reduce), None
             )
-            return (dh, add_cotangents((dside, part))), (kept, dx)
+            return (dh, add_to_side(dside, part)), (kept, dx)
 
         carried = (dh, zero_cotangent(side) if cell.side else None)
         (dh, dside), (kept, dx) = lax.scan(
@@ -109,7 +113,9 @@ def scan_time(cell: Layer, carry: Callable[[jax.ShapeDtypeStruct], Any] | None =
         try:
             reduced = reduce_kept(reduce, params, kept, slots)
         except FactorError as error:
-            raise FactorError(f"scan_time: {error}") from None
+            if path_of(error):
+                raise
+            raise FactorError(f"{cell.name}: {error}") from None
         return reduced, dx if carry is not None else (dh, dx), dside
 
     rebuild = functools.partial(scan_time, carry=carry)
@@ -208,18 +214,23 @@ def tied(model: Layer, ties: Mapping[str, str]) -> Layer:
         full = fill(params)
         kept, dx, dside = deferred.bwd(full, residuals, side, dy, reduce, slots)
         factors = {path: dict(_factors(_get(kept, path))) for path in places}
+        # a layer may report something else, whatever the reducer: that passes as it is
+        whole = {p for p, fs in factors.items() if all(isinstance(f, Factor) for f in fs.values())}
         for (path, name), (source, entry) in parsed:
+            if not {path, source} <= whole:
+                continue
             second = factors[path].pop(name)
             second = second.transpose() if entry.endswith(".T") else second
             entry = entry.removesuffix(".T")
             factors[source][entry] = Many((factors[source][entry], second))
         for path in places:
-            own = _get(params, path)
+            own, node = _get(params, path), _get(kept, path)
+            part = {name: factor for name, factor in factors[path].items() if name in own}
             try:
-                part = reduce(own, factors[path], _get(slots, path)) if own else {}
+                if own and path in whole:
+                    part = reduce(own, part, _get(slots, path, None))
             except FactorError as error:
-                raise FactorError(f"tied: {path}: {error}") from None
-            node = _get(kept, path)
+                raise at_path(FactorError(f"{path or model.name}: {error}"), path) from None
             part = replace(node, reduced=part) if isinstance(node, Seen) else part
             kept = _put(kept, path, part, keep_empty=bool(own))
         return kept, dx, dside
@@ -279,10 +290,10 @@ def _check_place(model: Layer, path: str) -> None:
         )
 
 
-def _get(tree: Any, path: str) -> Any:
-    """The part of a tree of dicts at `path`; {} where it is left out, None of no tree."""
+def _get(tree: Any, path: str, missing: Any = MappingProxyType({})) -> Any:
+    """The part of a tree of dicts at `path`; `missing` where it is left out, None of no tree."""
     for name in path.split("/") if path else ():
-        tree = None if tree is None else tree.get(name, {})
+        tree = None if tree is None else tree.get(name, missing)
     return tree
 
 

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl.numerics.checks import is_inexact
+from jaxdl.numerics.dtypes import wide
 
 
 @jax.tree_util.register_dataclass
@@ -60,5 +61,31 @@ def add_cotangents(parts: Sequence[Any]) -> Any:
 
 
 def zero_cotangent(side: Any) -> Any:
-    """The cotangent of a side input that nothing has read: zeros, None at integers."""
-    return jax.tree.map(lambda a: jnp.zeros_like(a) if is_inexact(a) else None, side)
+    """Where a sum of cotangents of a side input begins: float32 or wider, None at integers."""
+    return jax.tree.map(
+        lambda a: jnp.zeros_like(a, dtype=wide(a.dtype)) if is_inexact(a) else None, side
+    )
+
+
+def add_to_side(total: Any, part: Any) -> Any:
+    """`total` of `zero_cotangent`, with the cotangent of one more reader."""
+    if total is None or part is None:
+        return total
+    return jax.tree.map(lambda t, p: t + p.astype(t.dtype), total, part)
+
+
+def add_sides(parts: Sequence[Any]) -> Any:
+    """The sum of the cotangents of several readers, in float32 or wider; None if none has read."""
+    parts = [part for part in parts if part is not None]
+    if not parts:
+        return None
+    total = jax.tree.map(lambda p: p.astype(wide(p.dtype)), parts[0])
+    for part in parts[1:]:
+        total = add_to_side(total, part)
+    return total
+
+
+def like_side(dside: Any, side: Any) -> Any:
+    """The sum in the dtype of the side input; zeros for None, where nothing has read it."""
+    dside = zero_cotangent(side) if dside is None else dside
+    return jax.tree.map(lambda a, d: None if d is None else d.astype(a.dtype), side, dside)

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 from jax import Array
 
-from jaxdl.core.layer import Layer, walk_layers
+from jaxdl.core.layer import Layer, rebuilt, walk_layers
 from jaxdl.core.paths import join_path
+from jaxdl.core.side import split_side
 from jaxdl.numerics.pytree import describe
 
 _MARK = "jaxdl_leaf_"
@@ -95,7 +96,8 @@ def summary(model: Layer, x: Any, key: Array | None = None) -> Summary:
         def fwd(params, x, key=None):
             run, (y, residuals) = jax.make_jaxpr(inside.fwd, return_shape=True)(params, x, key)
             rows[place].output = ", ".join(map(describe, jax.tree.leaves(y)))
-            per_run[place] = 0 if layer.children else flops(run.jaxpr), _bytes(residuals)
+            kept = split_side(residuals)[0]  # a side input is kept once, by the whole model
+            per_run[place] = 0 if layer.children else flops(run.jaxpr), _bytes(kept)
             return _boxed(inside.fwd, place)(params, x, key)
 
         return replace(inside, fwd=fwd)
@@ -103,7 +105,7 @@ def summary(model: Layer, x: Any, key: Array | None = None) -> Summary:
     def marked(layer: Layer, path: str) -> Layer:
         names = layer.names or ("",) * len(layer.children)
         paths = [join_path(path, name) for name in names]
-        return layer.rebuild(*map(watched, layer.children, paths))  # type: ignore[misc]
+        return rebuilt(layer, *map(watched, layer.children, paths))
 
     def watched(layer: Layer, path: str = "") -> Layer:
         return measured(layer, path) if _has_row(layer) else marked(layer, path)

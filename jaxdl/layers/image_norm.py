@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdl.core.factors import Diag, Formed, Sum, Zero
-from jaxdl.core.layer import Layer, leaf, map_layers
+from jaxdl.core.layer import Layer, leaf, map_layers, walk_layers
 from jaxdl.core.reducers import Reducer, grads, none
 from jaxdl.layers.activation import identity
 from jaxdl.numerics.checks import check_floating, check_params
@@ -202,7 +202,17 @@ def set_statistics(model: Layer, params: Any, x: Any) -> Any:
       model: any layer.
       params: its parameters.
       x: inputs, enough of them to stand for the data.
+
+    Raises:
+      ValueError: a batch norm inside `scan_time`.
     """
+
+    for path, layer in walk_layers(model):
+        if layer.name == "scan_time" and any(f.name == "batch_norm" for _, f in walk_layers(layer)):
+            raise ValueError(
+                f"set_statistics: {path or 'the model'} is a scan_time around a batch_norm, which "
+                "has one set of statistics for all steps; take group_norm or layer_norm there"
+            )
 
     def watch(path: str, layer: Layer) -> Layer:
         if layer.name == "tap":

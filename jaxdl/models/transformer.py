@@ -16,7 +16,7 @@ import jax
 from jaxdl.core.compose import repeat, serial
 from jaxdl.core.container import Children, container, split_keys
 from jaxdl.core.layer import Layer
-from jaxdl.core.side import add_cotangents
+from jaxdl.core.side import add_sides
 from jaxdl.layers.activation import gelu
 from jaxdl.layers.attention import self_attention
 from jaxdl.layers.dense import dense
@@ -37,6 +37,11 @@ def skips(*arms: Mapping[str, Layer]) -> Layer:
     Raises:
       ValueError: an arm that does not keep shape and dtype.
     """
+    named = [name for arm in arms for name in arm]
+    if len(set(named)) < len(named):
+        raise ValueError(
+            f"skips: each layer must have a name of its own, got {named}; rename what comes twice"
+        )
     inside = Children.of("skips", (), {k: f for arm in arms for k, f in arm.items()})
     arm_names = tuple(tuple(arm) for arm in arms)
     lengths, n = tuple(map(len, arm_names)), len(inside.names)
@@ -79,7 +84,7 @@ def skips(*arms: Mapping[str, Layer]) -> Layer:
                 reduced.append(part)
                 dsides.append(dside)
             dy = dy + dh
-        return inside.gather(reduced[::-1], params), dy, add_cotangents(dsides)
+        return inside.gather(reduced[::-1], params), dy, add_sides(dsides)
 
     def rebuild(*new):
         pairs = _cut(new, lengths)

@@ -1,5 +1,6 @@
 """Names of layers, paths of parameters, errors that say where, and trees of earlier versions."""
 
+import functools
 import importlib
 from typing import Any
 
@@ -58,6 +59,8 @@ def test_parameters_of_a_transformer_say_what_they_are():
 def test_names_that_no_path_could_hold_are_refused(name):
     with pytest.raises(ValueError, match="serial: the name of a layer must fit into a path, got"):
         jd.serial(**{name: jd.relu()})
+    with pytest.raises(ValueError, match="serial: the name of a layer must fit into a path, got"):
+        jd.serial(jd.from_function(lambda key, x: {}, lambda p, x: x, name=name or "?"))
 
 
 def errors_of(model, params, x, **kwargs):
@@ -131,6 +134,60 @@ def test_reducers_that_need_examples_refuse_layers_that_mix_them_by_path(wrap):
             model.bwd(params, residuals, y, reduce)
 
 
+def test_a_reducer_with_settings_needs_the_examples_too():
+    model = jd.serial(jd.dense(4), centred(mixes=True))
+    params = model.init(KEY, X)
+    y, residuals = model.fwd(params, X)
+
+    class Bounded:
+        def reduce(self, params, factors, slots):
+            return {}
+
+    for reduce in (functools.partial(jd.example_sq_norms), jd.per_example(Bounded().reduce)):
+        with pytest.raises(jd.FactorError, match=r"^centred: the reducer needs the examples"):
+            model.bwd(params, residuals, y, reduce)
+    mixing = jd.from_function(lambda key, x: {}, lambda p, x: x - x.mean(0), mixes=True)
+    with pytest.raises(jd.FactorError, match=r"^function: the reducer needs the examples apart"):
+        mixing.bwd({}, X, X, jd.example_sq_norms)
+
+
+def test_errors_of_factors_begin_with_the_path_through_scan_time_and_tied():
+    formed = jd.from_function(lambda key, x: {"w": jnp.ones(4)}, lambda p, x: x * p["w"],
+                              name="formed", params=("w",))  # fmt: skip
+    model = jd.serial(body=jd.tied(jd.serial(a=formed, b=formed), {"b/w": "a/w"}))
+    params = model.init(KEY, X)
+    y, residuals = model.fwd(params, X)
+    with pytest.raises(jd.FactorError, match=r"^body/a: example_sq_norms needs the examples"):
+        model.bwd(params, residuals, y, jd.example_sq_norms)
+
+
+def test_foreign_exceptions_keep_what_is_theirs():
+    class Theirs(ValueError):
+        path = "/data/x.npy"
+
+    def apply(params, x):
+        raise Theirs("unreadable")
+
+    model = jd.serial(a=jd.from_function(lambda key, x: {}, apply))
+    with pytest.raises(Theirs, match="unreadable") as info:
+        model.apply({}, X)
+    assert info.value.path == "/data/x.npy" and info.value.args == ("unreadable",)
+
+
+def test_what_is_not_a_factor_beside_a_parameter_is_refused():
+    params = {"dense": {"w": jnp.ones(2)}}
+    with pytest.raises(jd.FactorError, match="dense/w: a parameter must have a factor beside it"):
+        jd.reduce_kept(jd.grads, params, params)
+    both = jd.serial(jd.dense(4))
+    p = both.init(KEY, X)
+    y, residuals = both.fwd(p, X)
+    kept, _ = both.bwd(p, residuals, y, jd.combine(kept=jd.keep, g=jd.grads))
+    with pytest.raises(
+        jd.FactorError, match=r"these are results of several reducers, \['g', 'kept'"
+    ):
+        jd.reduce_kept(jd.grads, p, kept)
+
+
 def test_whether_a_layer_mixed_may_be_told_by_its_residuals():
     layer = centred(mixes=lambda residuals: residuals is not None)
     assert layer.mixes
@@ -162,6 +219,8 @@ def test_parameters_of_earlier_versions_get_their_names():
     jax.tree.map(np.testing.assert_array_equal, named, params)
     moments: Any = optax.adam(1e-3).init(old)[0]  # type: ignore[index]
     assert shapes(jd.named_params(model, moments.mu)) == shapes(params)
+    with pytest.raises(ValueError, match=r"named_params: the tree must be a tuple, .* got a dict"):
+        jd.named_params(model, params)
     assert jd.named_params(jd.dense(3), {"w": 1}) == {"w": 1}
     with pytest.raises(ValueError, match="named_params: the tree must have a dict for each of the"):
         jd.named_params(model, old[:2])
@@ -183,4 +242,5 @@ def test_transformer_blocks_of_earlier_versions_find_their_parameters():
 def test_modules_are_found_under_their_earlier_names():
     conv, factors = map(importlib.import_module, ("jaxdl.conv", "jaxdl.factors"))
     assert conv.conv is jd.conv and factors.Outer is jd.Outer
-    assert wide(jnp.bfloat16) == jnp.float32 and jd.layer.Layer is jd.Layer  # type: ignore
+    assert wide(jnp.bfloat16) == jnp.float32 and jd.layer.Layer is jd.Layer
+    assert importlib.import_module("jaxdl.layer").as_function is jd.as_function

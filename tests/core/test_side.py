@@ -16,7 +16,7 @@ STACK = jd.serial(jd.dense(6), jd.repeat(jd.remat(jd.serial(gated(6), jd.tanh())
 
 def test_a_side_input_is_kept_once_by_the_outermost_container():
     residuals = STACK.fwd(STACK.init(KEY, X), X)[1]
-    assert isinstance(residuals, jd.With) and residuals.side is X.side
+    assert isinstance(residuals, jd.With) and residuals.side["memory"] is SIDE["memory"]
     kept = jax.tree.leaves(residuals.x)
     assert not any(a is memory for a in kept for memory in jax.tree.leaves(SIDE))
     # the input of the first layer, of each of the 5 blocks, and of the last, with its x·w
@@ -107,3 +107,68 @@ def test_states_go_in_and_out_of_scan_time():
         stepped.apply({"w": jnp.ones((10, 3)), "b": jnp.ones(3)}, (jnp.ones((N, 4)), x))
     with pytest.raises(ValueError, match=r"scan_time: x must have axes \(examples, time, ...\)"):
         jd.scan_time(side_cell(3), hidden(3)).apply(params, jd.With(jnp.ones(3), SIDE))
+
+
+def test_the_cotangent_of_a_half_precision_side_is_summed_wider():
+    def bwd(params, residuals, dy):
+        return {}, jd.With(dy, jnp.ones_like(residuals.side))
+
+    reader = jd.leaf("reader", lambda key, x: {}, lambda params, x: (x.x, None), bwd, side=True)
+    x = jd.With(jnp.ones((N, 2)), jnp.ones(2, jnp.bfloat16))
+    for model in (jd.repeat(reader, 512), jd.serial(*[reader] * 512)):
+        y, residuals = model.fwd({}, x)
+        dside = model.bwd({}, residuals, y)[1].side
+        assert dside.dtype == jnp.bfloat16 and dside.tolist() == [512, 512]
+
+
+def test_states_of_integers_have_no_cotangent():
+    cell = rnn_cell(3)
+
+    def fwd(params, x):
+        (h, count), x_t = x
+        (h, y), residuals = cell.fwd(params, (h, x_t))
+        return ((h, count + 1), y), residuals
+
+    def bwd(params, residuals, dy):
+        factors, (dh, dx) = cell.bwd(params, residuals, (dy[0][0], dy[1]), jd.keep)
+        return factors, ((dh, None), dx)
+
+    def init(key, x):
+        return cell.init(key, (x[0][0], x[1]))
+
+    counting = jd.leaf("counting", init, fwd, bwd, params=("w", "b"))
+    x, h = jnp.ones((N, 5, 6)), jnp.ones((N, 3))
+    start = (h, jnp.zeros(N, jnp.int32))
+
+    def carry(x_t):
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), start)
+
+    whole, stepped = jd.scan_time(counting, carry), jd.scan_time(counting)
+    params = whole.init(KEY, x)
+    for model, inputs in ((whole, x), (stepped, (start, x))):
+
+        def total(f, params):
+            return sum(a.sum() for a in jax.tree.leaves(f(params, inputs)) if a.dtype == x.dtype)  # noqa: B023
+
+        got, want = (
+            jax.grad(total, argnums=1)(f, params) for f in (jd.as_function(model), model.apply)
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), got, want)
+
+
+def test_a_side_input_must_be_something():
+    with pytest.raises(TypeError, match=r"gated: it reads a side input, .* got one without a side"):
+        gated(6).init(KEY, jd.With(X.x, None))
+
+
+def test_any_function_may_read_a_side_input():
+    layer = jd.from_function(
+        lambda key, x: {"w": jnp.ones(6)},
+        lambda params, x: jnp.where(x.side["mask"], x.x * params["w"] * x.side["memory"], x.x),
+        params=("w",), side=True,
+    )  # fmt: skip
+    params = layer.init(KEY, X)
+    y, residuals = layer.fwd(params, X)
+    gradient, dx = layer.bwd(params, residuals, jnp.ones_like(y))
+    np.testing.assert_array_equal(gradient["w"], jnp.full(6, N))
+    assert dx.side["mask"] is None and dx.side["memory"].shape == (N, 6)

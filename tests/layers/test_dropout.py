@@ -54,10 +54,10 @@ def test_containers_give_every_layer_a_key_of_its_own():
     x, key = jnp.ones(1000), jax.random.key(0)
     drop = jd.dropout(0.5)
     for model in (jd.branch(drop, drop, join="concat"), jd.branch(drop, drop)):
-        y = np.asarray(model.apply(({}, {}), x, key))
+        y = np.asarray(model.apply({}, x, key))
         first, second = (y[:1000] != 0, y[1000:] != 0) if y.size == 2000 else (y == 2, y == 4)
         assert np.any(first & ~second)
-    survivors = np.mean(jd.serial(drop, drop).apply(({}, {}), x, key) != 0)
+    survivors = np.mean(jd.serial(drop, drop).apply({}, x, key) != 0)
     assert 0.15 < survivors < 0.35
     survivors = np.mean(jd.repeat(drop, 3).apply({}, x, key) != 0)
     assert 0.06 < survivors < 0.2

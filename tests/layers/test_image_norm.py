@@ -86,7 +86,7 @@ def test_batch_norm_in_training_refuses_to_tell_examples_apart():
     params = jax.tree.map(jnp.asarray, PARAMS | STATISTICS)
     run = jd.value_and_grad(layer, loss, reduce=jd.example_sq_norms)
     with pytest.raises(
-        jd.FactorError, match="batch_norm: example_sq_norms needs the examples apart"
+        jd.FactorError, match="batch_norm: the reducer needs the examples apart, but this"
     ):
         run(params, X, DY, KEY)
     assert jd.total(run(params, X, DY)[1]).shape == (4,)  # evaluation: each on its own
