@@ -8,7 +8,7 @@ zero biases and unit scales hide errors.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from math import prod
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -545,6 +545,7 @@ def cast(tree: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda a: jnp.asarray(a, dtype if is_inexact(a) else a.dtype), tree)
 
 
+@lru_cache(maxsize=64)
 def draw(case: Case, dtype: Any = jnp.float64, seed: int = 0) -> Sample:
     """Parameters, input and cotangent for a case: the same numbers in every dtype."""
     rng = np.random.default_rng([seed, crc32(case.name.encode())])

@@ -8,27 +8,57 @@
   compiling is most of its time, so that machine code is not optimised.
 """
 
+import gc
 import os
 import resource
+import threading
 from importlib.metadata import version
 from pathlib import Path
-
-# XLA of jaxlib 0.10 compiles the suite's many small programs six times as fast by its older code
-# generator and in one piece; later versions do not know the flag, and end on unknown ones. Set
-# before JAX reads it; processes that tests start have it too.
-if version("jaxlib").startswith("0.10."):
-    QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
 
 import hypothesis
 import jax
 import pytest
+
+# XLA of jaxlib 0.10 compiles the suite's many small programs six times as fast by its older code
+# generator and in one piece; later versions do not know the flag, and end on unknown ones. Set
+# before JAX starts XLA; processes that tests start have it too.
+QUICK = version("jaxlib").startswith("0.10.")
+if QUICK:
+    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_default_matmul_precision", "highest")
+jax.config.update(
+    "jax_traceback_in_locations_limit", 0
+)  # nobody reads where an operation came from
+
+# Traced programs are many small objects that live long: looking for garbage among them took a
+# tenth of the time.
+gc.set_threshold(200_000, 50, 1000)
+
+
+def share_mlir_contexts(programs=64):
+    """Lower that many programs in one MLIR context. JAX makes a new one, with all its dialects,
+    for each, which took a fifth of the time."""
+    from jax._src.interpreters import mlir
+
+    make, here = mlir.make_ir_context, threading.local()
+
+    def shared():
+        if getattr(here, "left", 0) == 0:
+            here.context, here.left = make(), programs
+        here.left -= 1
+        return here.context
+
+    mlir.make_ir_context = shared
+
+
+if QUICK:
+    share_mlir_contexts()
 
 # Each example of another shape is another compilation: few, and the same in every run.
 hypothesis.settings.register_profile(
@@ -81,7 +111,7 @@ def pytest_collection_modifyitems(config, items):
     items.sort(key=place.__getitem__)
 
 
-MOST_GROWTH = 2**30
+MOST_GROWTH = 2**31
 """Bytes by which a worker may grow before it lets go of compiled programs."""
 _held = {"bytes": 2 * MOST_GROWTH}
 
