@@ -1,9 +1,8 @@
 """jaxdl: deep learning on JAX in which the backward pass is a function you can hold."""
+
 # fmt: off
 # isort: off
-
 import importlib
-import re
 import sys
 import types
 
@@ -74,7 +73,8 @@ def __getattr__(name: str):
 
 
 # Modules stood beside this file once: their names go on to work.
-for _path in [name for name in sys.modules if re.match(r"jaxdl\.(core|layers|numerics)\.", name)]:
+_rooms = ("jaxdl.core.", "jaxdl.layers.", "jaxdl.numerics.")
+for _path in [name for name in sys.modules if name.startswith(_rooms)]:
     _name = _path.rpartition(".")[2]
     globals().setdefault(_name, sys.modules.setdefault(f"jaxdl.{_name}", sys.modules[_path]))
 layer = sys.modules["jaxdl.layer"] = types.ModuleType("jaxdl.layer")

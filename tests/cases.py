@@ -526,6 +526,8 @@ LOSSES = (
 )
 
 CASES = (*LAYERS, *MODELS, *SIDE, *LOSSES)
+LEAVES = frozenset(case.name for case in (*LAYERS, *LOSSES))
+"""Where a container only passes on what a leaf must do, leaves are enough for every day."""
 
 
 # --- what a property test does with a line ------------------------------------------------------

@@ -69,18 +69,17 @@ hypothesis.settings.load_profile("suite")
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--corpus",
+        "--long",
         default="none",
-        help="of the long runs over the gradient checker's corpus (marked `corpus`): 'none', "
-        "'all', or a part such as '3/8'",
+        help="of the tests marked `long`: 'none', 'all', or a part such as '3/8'",
     )
 
 
 def chosen(items, part):
-    """The items without those of the corpus, or with all, or with every n-th of them."""
+    """The items without the long ones, or with all, or with every n-th of them."""
     if part == "all":
         return items
-    long = [item for item in items if item.get_closest_marker("corpus")]
+    long = [item for item in items if item.get_closest_marker("long")]
     kept = []
     if part != "none":
         first, of = map(int, part.split("/"))
@@ -98,7 +97,7 @@ def x64_off():
 
 def pytest_collection_modifyitems(config, items):
     """Put all properties of a case side by side: in one worker they share compiled functions."""
-    kept = chosen(items, config.getoption("--corpus"))
+    kept = chosen(items, config.getoption("--long"))
     if len(kept) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
         items[:] = kept

@@ -16,6 +16,7 @@ def default_mode(x64_off, monkeypatch):
         yield
 
 
+@pytest.mark.long
 def test_convolution(tmp_path):
     settings = convolution.Settings(repetitions=1, batch=8)
     found = run(convolution, settings, tmp_path / "run")["results"]

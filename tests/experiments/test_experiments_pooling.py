@@ -81,6 +81,7 @@ def test_the_formulas_by_loops():
     assert pooling.by_loops(np.max, x, 2, 2)[0, ..., 0].tolist() == [[5, 7], [13, 15]]
 
 
+@pytest.mark.long
 def test_region_sizes_memory_and_accuracy(tmp_path):
     settings = pooling.Settings(sizes_epochs=1, sizes_seeds=1)
     folder = tmp_path / "run"
@@ -123,6 +124,7 @@ def test_greedy_finds_the_regions_that_matter():
     assert sorted(chosen) == [3, 5] and errors[1] < errors[0]
 
 
+@pytest.mark.long
 def test_regions_that_follow_and_regions_that_are_learned(tmp_path, monkeypatch):
     monkeypatch.setattr(regions, "STEP", 4)
     monkeypatch.setattr(regions, "COUNTS", (9,))

@@ -15,6 +15,7 @@ from jaxdl import gradcheck
 from jaxdl.gradcheck import GradcheckError, Report
 from tests.gradcheck import twins
 from tests.gradcheck.twins import drawn, others_than, ruled
+from tests.long import sampled
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,7 @@ def report_of(name, mistake) -> Report:
 # --- pairs --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", twins.sampled(RIGHT, DAILY))
+@pytest.mark.parametrize("name", sampled(RIGHT, DAILY))
 def test_right_rules_pass(name):
     report = checked(name)
     assert report.outcome == "pass", str(report)
@@ -79,7 +80,7 @@ def test_mistakes_are_found_and_named(name, mistake):
     assert "replay: seed=0" in text or not {"dot", "stress"} & {f.name for f in failed}
 
 
-@pytest.mark.parametrize("seed", twins.sampled([1, 2, 3], {"1"}))
+@pytest.mark.parametrize("seed", sampled([1, 2, 3], {"1"}))
 @pytest.mark.parametrize("name", ["relu", "layer norm", "maximum of rows"])
 def test_other_seeds_do_not_raise_false_alarms(name, seed):
     assert checked(name, seed=seed).outcome == "pass"

@@ -1,12 +1,10 @@
 """Right rules and wrong ones of the corpus, and what tests that write a rule themselves need."""
 
-from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from experiments.gradcheck_corpus.kinds import Rule, normal
 from experiments.gradcheck_corpus.pairs import BY_NAME
@@ -43,15 +41,3 @@ def ruled(f: Rule, bwd: Rule) -> Any:
 def others_than(*names: str) -> dict[str, str]:
     """For `skip`: all checks but these; and failures stay as large as they are."""
     return {name: "not its subject" for name in (*LEVELS["full"], "shrink") if name not in names}
-
-
-def sampled(
-    entries: Iterable[Any], daily: Collection[str], name: Callable[[Any], str] = str
-) -> list[Any]:
-    """For `parametrize`: those that are not in the small sample of every day are marked."""
-    return [
-        pytest.param(
-            entry, id=name(entry), marks=() if name(entry) in daily else pytest.mark.corpus
-        )
-        for entry in entries
-    ]

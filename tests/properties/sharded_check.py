@@ -24,6 +24,7 @@ from jaxdl.models import mlp
 from jaxdl.numerics.window import place_window
 from tests.cases import (
     CASES,
+    LEAVES,
     N,
     assert_same,
     case_id,
@@ -33,6 +34,7 @@ from tests.cases import (
     planted,
     wrong_dense,
 )
+from tests.long import sampled
 
 AXES = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
 
@@ -81,10 +83,14 @@ def check_sharded(case, axes):
     assert_same(jax.device_get(together), jax.device_get(alone), 1e-10)
 
 
-@both_axes
 @every_case
-def test_sharded_is_single(case, axes):
-    check_sharded(case, axes)
+def test_sharded_is_single(case):
+    check_sharded(case, "explicit")
+
+
+@pytest.mark.parametrize("case", sampled(CASES, LEAVES, case_id))
+def test_sharded_by_the_compiler_is_single(case):
+    check_sharded(case, "auto")
 
 
 @both_axes

@@ -16,6 +16,7 @@ from jaxdl.core.layer import leaf
 from jaxdl.numerics.checks import is_inexact
 from tests.cases import (
     CASES,
+    LEAVES,
     N,
     assert_same,
     case_id,
@@ -29,8 +30,10 @@ from tests.cases import (
     rnn_cell,
     wrong_dense,
 )
+from tests.long import sampled
 
 every_case = pytest.mark.parametrize("case", CASES, ids=case_id)
+most_cases = pytest.mark.parametrize("case", sampled(CASES, LEAVES, case_id))
 
 
 # --- manual = autodiff --------------------------------------------------------------------------
@@ -46,7 +49,7 @@ def test_manual_is_autodiff_float64(case):
     check_manual_is_autodiff(case, jnp.float64, 1e-10)
 
 
-@every_case
+@most_cases
 def test_manual_is_autodiff_float32(case):
     check_manual_is_autodiff(case, jnp.float32, 1e-5)
 

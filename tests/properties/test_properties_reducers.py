@@ -23,6 +23,7 @@ from jaxdl.core.reducers import example_sq_norms, grads, keep, none, reduce_kept
 from jaxdl.layers.spectral import SpectralOuter
 from tests.cases import (
     LAYERS,
+    LEAVES,
     MODELS,
     SIDE,
     N,
@@ -40,6 +41,7 @@ from tests.cases import (
     without_taps,
     wrong_dense,
 )
+from tests.long import sampled
 
 
 def has_params(case):
@@ -307,7 +309,7 @@ def test_example_norms_float64(case):
     check_example_norms(case, jnp.float64, 1e-10)
 
 
-@on(WITH_EXAMPLES)
+@pytest.mark.parametrize("case", sampled(WITH_EXAMPLES, LEAVES, case_id))
 def test_example_norms_float32(case):
     check_example_norms(case, jnp.float32, 1e-5)
 

@@ -14,6 +14,7 @@ from jaxdl.core.reducers import keep
 from jaxdl.numerics.pytree import Static
 from tests.cases import (
     CASES,
+    LEAVES,
     N,
     assert_same,
     autodiff,
@@ -27,8 +28,10 @@ from tests.cases import (
     rnn_cell,
     wrong_dense,
 )
+from tests.long import sampled
 
 every_case = pytest.mark.parametrize("case", CASES, ids=case_id)
+most_cases = pytest.mark.parametrize("case", sampled(CASES, LEAVES, case_id))
 
 
 def stack(*trees):
@@ -123,7 +126,7 @@ def check_inside_scan(case, door=as_function):
     assert_same(got, dict.fromkeys(runs, want), 1e-12)
 
 
-@every_case
+@most_cases
 def test_inside_scan(case):
     check_inside_scan(case)
 

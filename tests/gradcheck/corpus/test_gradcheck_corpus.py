@@ -17,7 +17,7 @@ import pytest
 from experiments.gradcheck_corpus.functions import FUNCTIONS
 from experiments.gradcheck_corpus.kinds import DTYPES
 from jaxdl import gradcheck
-from tests.gradcheck.twins import sampled
+from tests.long import sampled
 
 PACKAGE = "experiments.gradcheck_corpus"
 # their primal passes through float32, where each of the two derivatives rounds in its own way
@@ -63,7 +63,7 @@ def _without_rules():
 
 TWINS = _without_rules()
 IDS = [function.name for function in FUNCTIONS]
-ALL = sampled(FUNCTIONS, IDS[::12], lambda function: function.name)
+ALL = sampled(FUNCTIONS, IDS[::24], lambda function: function.name)
 """One in twelve every day."""
 
 

@@ -9,7 +9,7 @@ import jaxdl as dl
 from experiments.gradcheck_corpus import mutate, operators
 from experiments.gradcheck_corpus.mutants import SUBJECTS, Mutant, Subject, sieved
 from jaxdl import gradcheck
-from tests.gradcheck.twins import sampled
+from tests.long import sampled
 
 LOOKED_AT = ("dense", "relu", "gelu", "layer_norm", "dropout", "embedding", "repeat", "huber")
 

@@ -12,7 +12,7 @@ import pytest
 
 from experiments.gradcheck_corpus.pairs import BY_NAME, PAIRS
 from jaxdl import gradcheck
-from tests.gradcheck.twins import sampled
+from tests.long import sampled
 
 # Where the drawn arguments do not show a mistake: a point that does.
 ZEROS = lambda *args: [0 * a for a in args]  # noqa: E731
@@ -144,7 +144,7 @@ def test_the_set():
     } <= shipped  # fmt: skip
 
 
-@pytest.mark.parametrize("pair", sampled(PAIRS, [*BY_NAME][::6], lambda pair: pair.name))
+@pytest.mark.parametrize("pair", sampled(PAIRS, [*BY_NAME][::12], lambda pair: pair.name))
 def test_pairs(pair):
     """The right twin has the gradient of plain autodiff; mistakes have its value, but another."""
     args = drawn(pair)

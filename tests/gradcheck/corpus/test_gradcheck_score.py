@@ -66,6 +66,9 @@ def sieved(layer, most):
     return SimpleNamespace(kept=kept, equivalents=["same"], at_kinks=[], twins=[])
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(autouse=True)
 def as_users_have_it():
     with jax.numpy_dtype_promotion("standard"):
