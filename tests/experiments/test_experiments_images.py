@@ -125,6 +125,7 @@ def signals(monkeypatch):
     monkeypatch.setattr(mnist1d, "mnist1d", generated)
 
 
+@pytest.mark.long
 def test_mnist1d(signals, tmp_path):
     settings = mnist1d.Settings(epochs=15, seeds=1)
     found = run(mnist1d, settings, tmp_path / "run")

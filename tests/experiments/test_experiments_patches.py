@@ -7,6 +7,8 @@ import pytest
 from experiments import patch_features
 from tests.experiments.running import drawn, held, run
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def patches(tmp_path_factory):

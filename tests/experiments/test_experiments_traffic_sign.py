@@ -12,6 +12,7 @@ from jaxdl.models import traffic_sign_net
 from tests.experiments.running import drawn, log, record, run
 
 
+@pytest.mark.long
 def test_a_short_run(tmp_path):
     settings = traffic_sign.Settings(
         train_images=480, test_images=90, epochs=8, batch=20, seeds=1, scenes=2, score=0.2
