@@ -4,8 +4,8 @@
   that calls a library which relies on it opens `jax.numpy_dtype_promotion("standard")`.
 - float64 exists, so that gradients can be judged by it: say float32 where float32 is meant.
   The fixture `x64_off` gives a test the default mode of JAX instead.
-- CPU, products in full precision, no compilation cache: every run compiles what it tests, and
-  compiling is most of its time, so that machine code is not optimised.
+- CPU, products in full precision, no compilation cache: every run compiles what it tests, so that
+  machine code is not optimised.
 """
 
 import gc
@@ -32,9 +32,8 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_default_matmul_precision", "highest")
-jax.config.update(
-    "jax_traceback_in_locations_limit", 0
-)  # nobody reads where an operation came from
+# Where in the code an operation came from is read by nobody here.
+jax.config.update("jax_traceback_in_locations_limit", 0)
 
 # Traced programs are many small objects that live long: looking for garbage among them took a
 # tenth of the time.

@@ -20,11 +20,7 @@ def named_params(model: Layer, tuples: Any) -> dict[str, Any]:
     Raises:
       ValueError: the tree has more or fewer leaves than the model.
     """
-    if (
-        model.children
-        and isinstance(tuples, dict)
-        and any(layer.names for _, layer in walk_layers(model))
-    ):
+    if isinstance(tuples, dict) and any(layer.names for _, layer in walk_layers(model)):
         raise ValueError(
             f"named_params: the tree must be a tuple, as parameters of {model.label} were, got a "
             "dict; it may have its names already"
