@@ -140,15 +140,15 @@ def _inner_of_patches(f: ConvOuter, param: Array) -> Array:
 
 def _inner_one_by_one(f: Factor, g: Factor, param: Array) -> Array:
     """The general case: one example's gradients at a time, never examples × parameters."""
-    same = f is g
+    (f_batched, f_join), (g_batched, g_join) = f.split(), g.split()
 
-    def one(pair: tuple[Factor, Factor], param: Array) -> Array:
-        alone = jax.tree.map(lambda array: array[None], pair)
-        first = alone[0].form(param)
-        second = first if same else alone[1].form(param)
+    def one(pair: tuple[Any, Any], param: Array) -> Array:
+        some, others = jax.tree.map(lambda array: array[None], pair)
+        first = f_join(some).form(param)
+        second = first if f is g else g_join(others).form(param)
         return jnp.sum(first * second, dtype=wide(param.dtype))
 
-    return _each_example(one, (f, g), param)
+    return _each_example(one, (f_batched, g_batched), param)
 
 
 def _each_example(

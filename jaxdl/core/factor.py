@@ -1,7 +1,8 @@
 """What every gradient factor can do. The kinds of factor are in `jaxdl.core.factors`."""
 
-from dataclasses import dataclass, replace
-from typing import TypeVar, dataclass_transform
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,16 @@ def factor_kind(cls: Kind) -> Kind:
     return jax.tree_util.register_dataclass(dataclass(frozen=True)(cls))
 
 
+@dataclass(frozen=True)
 class Factor:
-    """Base of the factor types; `isinstance(value, Factor)` tells a factor from an array."""
+    """Base of the factor types; `isinstance(value, Factor)` tells a factor from an array.
+
+    Attributes:
+      divisor: by what `contract` divides the sum over examples: their number where the examples
+        have losses of their own and the gradient is that of the mean, else 1.
+    """
+
+    divisor: int = field(default=1, kw_only=True, metadata={"static": True})
 
     @property
     def examples(self) -> int:
@@ -54,6 +63,15 @@ class Factor:
         c = jnp.expand_dims(weights.astype(dtype), tuple(range(1, d.ndim)))
         return replace(self, d=(d.astype(dtype) * c).astype(d.dtype))  # type: ignore[type-var]
 
+    def split(self) -> tuple[Any, Callable[[Any], "Factor"]]:
+        """(what has the examples on the first axis of every array, how to join some of it).
+
+        ``batched, join = factor.split()``: for examples i to j the factor is
+        ``join(jax.tree.map(lambda array: array[i:j], batched))``. Kinds with arrays that all
+        examples share leave these out of the first.
+        """
+        return self, lambda some: some
+
     def join_time(self) -> "Factor":
         """Turn a leading time axis, stacked by a scan, into a position axis behind the examples."""
         return jax.tree.map(lambda array: jnp.moveaxis(array, 0, 1), self)
@@ -66,8 +84,9 @@ class FactorError(TypeError):
 def contract(factor: Factor, param: Array) -> Array:
     """Form the gradient that `factor` stands for.
 
-    The sum over examples and positions is accumulated in float32 or wider; the result has
-    exactly the shape, dtype and (under Explicit mesh axes) sharding of `param`.
+    The sum over examples and positions is accumulated in float32 or wider, and divided by the
+    factor's `divisor`; the result has exactly the shape, dtype and (under Explicit mesh axes)
+    sharding of `param`.
 
     Raises:
       ValueError: the formed gradient does not have the parameter's shape.
@@ -78,4 +97,6 @@ def contract(factor: Factor, param: Array) -> Array:
             f"contract: {type(factor).__name__} forms a gradient of shape {gradient.shape}, "
             f"the parameter has shape {param.shape}; check the factor returned by bwd"
         )
+    if factor.divisor != 1:
+        gradient = gradient / factor.divisor
     return gradient.astype(param.dtype)
