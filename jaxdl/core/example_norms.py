@@ -24,6 +24,7 @@ from jaxdl.core.factors import (
     Zero,
 )
 from jaxdl.core.reducer import Factors, per_example
+from jaxdl.core.viewed_factors import Moved
 from jaxdl.numerics.correlation import BLOCK_ELEMENTS
 from jaxdl.numerics.dtypes import wide
 from jaxdl.numerics.sharding import explicit_sharding
@@ -61,6 +62,9 @@ def _inner(f: Factor, g: Factor, param: Array) -> Array:
         return _inner(g, f, param)
     if isinstance(f, Zero) or isinstance(g, Zero):
         return jnp.zeros(f.examples, wide(param.dtype))
+    if isinstance(f, Moved) and isinstance(g, Moved) and (f.axes, f.shape) == (g.axes, g.shape):
+        same = g.factor if f is not g else f.factor
+        return _inner(f.factor, same, f.view(param))
     f, g = (h.summed() if isinstance(h, Diag) else h for h in (f, g))
     if isinstance(f, Sum) and isinstance(g, Sum):
         return _row_dots(_over_positions(f, param), _over_positions(g, param))

@@ -16,7 +16,7 @@ from jaxdl.gradcheck.oracles import strip
 from jaxdl.gradcheck.oracles.probe import Backward, Probe
 from jaxdl.gradcheck.oracles.rounding import eps
 from jaxdl.gradcheck.problem.directions import cotangents
-from jaxdl.gradcheck.problem.jaxprs import equations
+from jaxdl.numerics.jaxprs import equations
 from jaxdl.gradcheck.problem.points import stress_points
 from jaxdl.gradcheck.problem.problem import Problem, x64
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxdl.gradcheck.oracles import strip
 from jaxdl.gradcheck.oracles.probe import Backward, Flat, backward_of
-from jaxdl.gradcheck.problem.jaxprs import equations
+from jaxdl.numerics.jaxprs import equations
 from jaxdl.gradcheck.problem.problem import GradcheckError, Problem
 
 Reference = Literal["auto", "strip", "fd"] | Callable[..., Any]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.gradcheck.problem.jaxprs import equations
+from jaxdl.numerics.jaxprs import equations
 
 
 def eps(dtype: Any) -> float:

@@ -14,7 +14,16 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from jaxdl.gradcheck.problem.jaxprs import equations, inner_jaxprs, is_jaxpr, opened
+from jaxdl.numerics.jaxprs import (
+    UnknownEquation,
+    bind,
+    constants,
+    equations,
+    inner_jaxprs,
+    is_jaxpr,
+    opened,
+    scan_parts,
+)
 
 RULES = ("custom_jvp_call", "custom_vjp_call")
 # Calls that mean nothing but "evaluate this": they are written out in place.
@@ -106,21 +115,11 @@ def _carries_alone(eqn: Any) -> bool:
         return True
     if eqn.primitive.name != "scan":
         return False
-    consts, carry, others = _parts(eqn)
+    try:
+        consts, carry, others = scan_parts(eqn)
+    except UnknownEquation:
+        return False
     return others == 0 and carry == len(eqn.outvars) and consts + carry > 0
-
-
-def _parts(eqn: Any) -> tuple[int, int, int]:
-    """How many inputs of a scan are held, carried, and stepped through; (0, 0, 0) if unknown."""
-    params = eqn.params
-    if "num_consts" in params:
-        consts, carry = params["num_consts"], params["num_carry"]
-        return consts, carry, len(eqn.invars) - consts - carry
-    try:  # newer versions of JAX have a tree in their place
-        consts, carry, others = (len(part) for part in params["ft_in"].unpack())
-    except (KeyError, AttributeError, TypeError, ValueError):
-        return 0, 0, 0
-    return consts, carry, others
 
 
 def _steps(eqn: Any, inputs: list[Any], state: list[Any], number: int) -> list[Any]:
@@ -130,14 +129,14 @@ def _steps(eqn: Any, inputs: list[Any], state: list[Any], number: int) -> list[A
         first, body = params["cond_nconsts"], params["body_jaxpr"]
         held = inputs[first : first + params["body_nconsts"]]
     else:
-        held, body = inputs[: _parts(eqn)[0]], params["jaxpr"]
+        held, body = inputs[: scan_parts(eqn)[0]], params["jaxpr"]
     for _ in range(number):
         state = _evaluate(body, [*held, *state])
     return state
 
 
 def _evaluate(jaxpr: Any, args: list[Any], further: int = 0) -> list[Any]:
-    consts, jaxpr = list(getattr(jaxpr, "consts", ()) or ()), opened(jaxpr)
+    consts, jaxpr = constants(jaxpr), opened(jaxpr)
     values: dict[Any, Any] = {}
     values.update(zip(jaxpr.constvars, consts, strict=True))
     values.update(zip(jaxpr.invars, args, strict=True))
@@ -155,11 +154,9 @@ def _evaluate(jaxpr: Any, args: list[Any], further: int = 0) -> list[Any]:
             outputs = _in_shards(eqn, inside[0], inputs)
         else:
             params = _rebuilt(eqn) if _holds_rule(inside) else eqn.params
-            outputs = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(params))
-            if not eqn.primitive.multiple_results:
-                outputs = [outputs]
+            outputs = bind(eqn, inputs, params)
             if further and _carries_alone(eqn):
-                outputs = _steps(eqn, inputs, list(outputs), further)
+                outputs = _steps(eqn, inputs, outputs, further)
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 

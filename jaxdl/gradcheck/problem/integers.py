@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.gradcheck.problem.jaxprs import equations
+from jaxdl.numerics.jaxprs import equations
 from jaxdl.gradcheck.problem.problem import Problem
 
 _DRAWS = 16  # of sizes, until all are small enough to be indices

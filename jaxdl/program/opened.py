@@ -1,0 +1,67 @@
+"""A program with its gradient factors: traced for one example, run on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax import Array
+
+from jaxdl.core.composed_factors import Zero
+from jaxdl.core.factor import Factor
+from jaxdl.program.pull import pull_scope
+from jaxdl.program.scope import Kind, Scope, read_scope
+from jaxdl.program.walk import as_data, ears_of, run_scope
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A function of parameters and of one example, as steps.
+
+    The inputs of the scope are the leaves of the parameters, then those of the examples.
+    """
+
+    scope: Scope
+    params: int
+    """How many leaves the parameters have."""
+    out_tree: Any
+
+
+def trace(
+    f: Callable[..., Any], params: Sequence[Any], examples: Sequence[Any], shared: Sequence[bool]
+) -> Traced:
+    """Trace ``f(params, examples)``, both lists of leaves, at shapes and dtypes.
+
+    Args:
+      shared: for each leaf of the examples, whether it is one for all of them.
+    """
+    closed, shape = jax.make_jaxpr(f, return_shape=True)(params, examples)
+    kinds = [Kind.DERIVED] * len(params)
+    kinds += [Kind.FIXED if same else Kind.DATA for same in shared]
+    return Traced(read_scope(closed, kinds), len(params), jax.tree.structure(shape))
+
+
+def run(traced: Traced, params: Sequence[Any], examples: Sequence[Any], n: int):
+    """(outputs, pull): outputs with the examples on the first axis, and a function from the
+    cotangents of the outputs (None for those that have none) to the factors of the parameters."""
+    scope, inputs = traced.scope, [*params, *examples]
+
+    def forward(ears):
+        outs, kept = run_scope(scope, inputs, ears, n)
+        outs = as_data(outs, scope.outs, n)
+        return outs, (outs, kept)
+
+    ears = ears_of(scope, n)
+    _, back, (outs, kept) = jax.vjp(forward, ears, has_aux=True)
+
+    def pull(cotangents: Sequence[Array]) -> list[Factor]:
+        (heard,) = back(list(cotangents))
+        values = [
+            None if v.kind == Kind.DATA else x for v, x in zip(scope.ins, inputs, strict=True)
+        ]
+        found = pull_scope(scope, values, kept, heard)
+        return [found.get(v, Zero(n)) for v in scope.ins[: traced.params]]
+
+    return outs, pull

@@ -1,0 +1,182 @@
+"""From what the uses kept and heard to the factors of the parameters.
+
+Inside a scan a derived value is either the same at every step, and then the steps are positions of
+its uses, as time is; or it is another one at each step, and then its factors are stacked, as those
+of layers are. Both may happen in one scan. So a body is gone through twice: first, under `jax.vmap`
+over the steps, what changes with them; then, with the steps as positions, what does not.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Literal
+
+from jaxdl.core.composed_factors import Stacked
+from jaxdl.core.factor import Factor
+from jaxdl.core.viewed_factors import merge
+from jaxdl.numerics.jaxprs import bind, scan_parts
+from jaxdl.program.derived import pull_back
+from jaxdl.program.scope import Kind, Scope, Step, Var, kind_of, loops_of, walk_scopes
+from jaxdl.program.uses import derived_places, form_of
+from jaxdl.program.walk import ScanKept
+
+Heard = dict[str, Any]
+Chosen = Callable[[frozenset[int]], bool]
+
+
+def pull_scope(
+    scope: Scope,
+    inputs: Sequence[Any],
+    kept: Heard,
+    heard: Heard,
+    chosen: Chosen = lambda loops: True,
+) -> dict[Var, Factor]:
+    """The factors of the derived inputs of a scope, from the uses in it.
+
+    Args:
+      scope: the program, or what is inside one of its steps.
+      inputs: the values of its inputs that are not data; anything in place of the others.
+      kept, heard: what `run_scope` kept, and the cotangents of the ears, with the steps of scans
+        inside this scope on leading axes, the examples behind them.
+      chosen: which uses are counted, by the scans at whose steps what is used changes.
+    """
+    values = _Values(scope, inputs)
+    factors: dict[Var, list[Factor]] = defaultdict(list)
+    for i, step in enumerate(scope.steps):
+        if step.is_use:
+            for k in derived_places(step):
+                if chosen(loops_of(step.ins[k])):
+                    factor = _of_use(step, k, values, kept[str(i)], heard[str(i)])
+                    factors[_var(step.ins[k])].append(factor)
+        elif step.parts:
+            inside = _inside_scan if step.name == "scan" else _inside_plain
+            for v, f in inside(step, values, kept[str(i)], heard[str(i)], chosen):
+                factors[v].append(f)
+
+    for step in reversed(scope.steps):
+        made = [factors.get(out) for out in step.outs]
+        if not step.is_plain or not any(made):
+            continue
+        merged = [merge(f) if f else None for f in made]
+        for k in derived_places(step):
+            factor = pull_back(step, k, merged, lambda i, s=step: values(s.ins[i]))
+            factors[_var(step.ins[k])].append(factor)
+    return {v: merge(factors[v]) for v in scope.ins if v in factors}
+
+
+def _any_use(scope: Scope, chosen: Chosen) -> bool:
+    """Whether a use inside is chosen."""
+    return any(
+        chosen(loops_of(step.ins[k]))
+        for part in walk_scopes(scope)
+        for step in part.uses
+        for k in derived_places(step)
+    )
+
+
+def _var(v: Var | Literal) -> Var:
+    assert isinstance(v, Var)
+    return v
+
+
+class _Values:
+    """The values of a scope that are not data, computed when they are asked for."""
+
+    def __init__(self, scope: Scope, inputs: Sequence[Any]):
+        self.known: dict[Var, Any] = dict(scope.consts)
+        self.known.update(zip(scope.ins, inputs, strict=True))
+
+    def __call__(self, v: Var | Literal) -> Any:
+        if isinstance(v, Literal):
+            return v.val
+        if v not in self.known:
+            step = v.made_by
+            assert step is not None and step.is_plain
+            outs = bind(step.eqn, [self(x) for x in step.ins])
+            self.known.update(zip(step.outs, outs, strict=True))
+        return self.known[v]
+
+
+def _of_use(step: Step, k: int, values: _Values, kept: Heard, heard: tuple) -> Factor:
+    form = form_of(step, k)
+    mine = {j: kept[str(j)] for j in form.needs}
+    shared = {
+        j: values(v) for j, v in enumerate(step.ins) if j != k and j not in mine and kind_of(v) != Kind.DATA
+    }
+    return form.make(mine, shared, values(step.ins[k]), heard)
+
+
+def _inside_plain(step: Step, values: _Values, kept: Any, heard: Any, chosen: Chosen):
+    """The factors of the inputs of a checkpoint or a cond."""
+    given = step.ins[len(step.ins) - len(step.parts[0].ins) :]
+    inputs = [None if kind_of(v) == Kind.DATA else values(v) for v in given]
+    for part, part_kept, part_heard in zip(step.parts, kept, heard, strict=True):
+        found = pull_scope(part, inputs, part_kept, part_heard, chosen)
+        for inside, outside in zip(part.ins, given, strict=True):
+            if inside in found:
+                yield _var(outside), found[inside]
+
+
+def _inside_scan(step: Step, values: _Values, kept: Any, heard: Any, chosen: Chosen):
+    """The factors of what a scan holds and of what it steps through."""
+    values.known.update(
+        (v, x) for v, x in zip(step.outs, kept.after, strict=True) if x is not None
+    )
+    (body,), (inside,), (heard,) = step.parts, kept.inside, heard
+    held, carried, _ = scan_parts(step.eqn)
+    given = [
+        None if kind_of(v) == Kind.DATA else values(v)
+        for v in (*step.ins[:held], *step.ins[held + carried :])
+    ]
+    inputs = [*given[:held], *kept.fixed, *given[held:]]
+
+    def changes(loops):
+        return body.depth in loops and chosen(loops)
+
+    def stays(loops):
+        return body.depth not in loops and chosen(loops)
+
+    if _any_use(body, changes):
+        axes = [None if i < held or x is None else 0 for i, x in enumerate(inputs)]
+        found = jax.vmap(
+            lambda *of_step: _by_place(body, pull_scope(body, *of_step, changes)),
+            in_axes=(axes, 0, 0),
+        )(inputs, inside, heard)
+        for i, factor in found.items():
+            yield _var(step.ins[i]), factor.join_time() if i < held else Stacked(factor)
+    if _any_use(body, stays):
+        inputs = [x if i < held else None for i, x in enumerate(inputs)]
+        inside, heard = _as_positions(body, inside), _as_positions(body, heard)
+        found = _by_place(body, pull_scope(body, inputs, inside, heard, stays))
+        for i, factor in found.items():
+            yield _var(step.ins[i]), factor
+
+
+def _by_place(scope: Scope, factors: dict[Var, Factor]) -> dict[int, Factor]:
+    return {i: factors[v] for i, v in enumerate(scope.ins) if v in factors}
+
+
+def _as_positions(scope: Scope, tree: Heard, scans: int = 0) -> Heard:
+    """The leading axis, the steps of a scan, behind the examples; `scans` others lie between."""
+
+    def each(part: Any, inside: Scope, more: int) -> Any:
+        return _as_positions(inside, part, scans + more)
+
+    moved = {}
+    for name, part in tree.items():
+        step = scope.steps[int(name)]
+        if isinstance(part, ScanKept):
+            # the same at every step, or not asked for
+            fixed, after = jax.tree.map(lambda x: x[0], (part.fixed, part.after))
+            moved[name] = ScanKept([each(part.inside[0], step.parts[0], 1)], fixed, after)
+        elif step.parts:
+            more = int(step.name == "scan")
+            moved[name] = [each(p, s, more) for p, s in zip(part, step.parts, strict=True)]
+        else:
+            moved[name] = jax.tree.map(lambda x: jnp.moveaxis(x, 0, scans + 1), part)
+    return moved

@@ -1,0 +1,274 @@
+"""What is known of a program before it runs: its steps, and what each value depends on.
+
+A value is
+
+- *fixed* if no gradient goes through it: constants, what all examples share, integers, what
+  `stop_gradient` lets through;
+- *derived* if it depends on parameters and on no example: the parameters themselves, their casts,
+  transposes and concatenations, exp(A), W + AB. It is the same for all examples;
+- *data* if it depends on the examples. There is one for each of them.
+
+A parameter meets data in a *use*: a step that has derived inputs and data. The gradient of what is
+derived follows from its uses alone, and that of the parameters from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from math import prod
+from typing import Any
+
+import jax.numpy as jnp
+from jax.extend.core import Literal
+
+from jaxdl.numerics.jaxprs import CALLS, CHECKPOINTS, constants, opened, scan_parts
+
+
+class Kind(IntEnum):
+    """What a value depends on; of two, the greater wins."""
+
+    FIXED = 0
+    DERIVED = 1
+    DATA = 2
+
+
+@dataclass(eq=False)
+class Var:
+    """A value of a scope, by its shape and dtype for one example."""
+
+    aval: Any
+    kind: Kind = Kind.FIXED
+    loops: frozenset[int] = frozenset()
+    """The scans, by depth, at whose steps it has another value; of data, nothing is said."""
+    made_by: Step | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.aval.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.aval.dtype
+
+    @property
+    def is_inexact(self) -> bool:
+        return jnp.issubdtype(self.dtype, jnp.inexact)
+
+
+@dataclass(eq=False)
+class Step:
+    """One equation: at other places, if it stood in a function that was called twice.
+
+    `eqn` is None where a derived value becomes data: one copy for each example.
+    """
+
+    eqn: Any
+    ins: list[Var | Literal]
+    outs: list[Var]
+    parts: list[Scope] = field(default_factory=list)
+    """What is inside, if it is walked: the body of a scan or a checkpoint, the branches of a
+    cond."""
+    live: bool = True
+    """Whether a gradient comes back to it."""
+
+    @property
+    def name(self) -> str:
+        return "broadcast to the examples" if self.eqn is None else self.eqn.primitive.name
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it depends on no example."""
+        return all(kind_of(v) < Kind.DATA for v in self.ins) and self.eqn is not None
+
+    @property
+    def is_use(self) -> bool:
+        """Whether a derived value meets data here, in an equation that is not walked into."""
+        if self.parts or not self.live:
+            return False
+        derived = any(kind_of(v) == Kind.DERIVED for v in self.ins)
+        return derived and not self.is_plain and any(out.is_inexact for out in self.outs)
+
+
+@dataclass(eq=False)
+class Scope:
+    """The steps between inputs and outputs, of the program or of what is inside a step."""
+
+    ins: list[Var]
+    outs: list[Var | Literal]
+    steps: list[Step]
+    consts: dict[Var, Any]
+    depth: int
+    """How many scans are around it."""
+
+    @property
+    def uses(self) -> list[Step]:
+        return [step for step in self.steps if step.is_use]
+
+    @property
+    def walked(self) -> list[Step]:
+        """The steps that have scopes inside."""
+        return [step for step in self.steps if step.parts]
+
+    def drop_dead(self, outs: Sequence[Var | Literal]) -> None:
+        """Mark the steps to which no gradient comes back from these outputs."""
+        wanted = set(outs)
+        for step in reversed(self.steps):
+            step.live = step.name != "stop_gradient" and any(
+                out in wanted and out.is_inexact for out in step.outs
+            )
+            if step.live:
+                wanted.update(step.ins)
+            else:
+                step.parts = []
+
+
+def kind_of(v: Var | Literal) -> Kind:
+    """What a value depends on."""
+    return v.kind if isinstance(v, Var) else Kind.FIXED
+
+
+def loops_of(v: Var | Literal) -> frozenset[int]:
+    """The scans at whose steps a value changes."""
+    return v.loops if isinstance(v, Var) else frozenset()
+
+
+def walk_scopes(scope: Scope) -> Iterator[Scope]:
+    """The scope and all scopes inside it, in order."""
+    yield scope
+    for step in scope.walked:
+        for part in step.parts:
+            yield from walk_scopes(part)
+
+
+# --- reading a jaxpr ----------------------------------------------------------------------------
+
+
+def read_scope(
+    jaxpr: Any,
+    kinds: Sequence[Kind],
+    loops: Sequence[frozenset[int]] | None = None,
+    depth: int = 0,
+    as_data: Sequence[bool] | None = None,
+) -> Scope:
+    """What is known of a jaxpr whose inputs have those kinds.
+
+    Args:
+      jaxpr: closed or not; the calls in it are written out.
+      kinds: of its inputs.
+      loops: of its inputs.
+      depth: how many scans are around it.
+      as_data: for each output whether it must be data; by default all of them.
+    """
+    ins = [Var(v.aval) for v in opened(jaxpr).invars]
+    loops = [frozenset[int]()] * len(ins) if loops is None else loops
+    for var, kind, changes in zip(ins, kinds, loops, strict=True):
+        var.kind = kind if kind != Kind.DERIVED or var.is_inexact else Kind.FIXED
+        var.loops = changes
+    scope = Scope(ins, [], [], {}, depth)
+    scope.outs = _read(scope, jaxpr, ins)
+    wanted = [True] * len(scope.outs) if as_data is None else as_data
+    scope.outs = [
+        _enter_data(scope, out) if must and isinstance(out, Var) else out
+        for out, must in zip(scope.outs, wanted, strict=True)
+    ]
+    return scope
+
+
+def _read(scope: Scope, jaxpr: Any, ins: Sequence[Var | Literal]) -> list[Var | Literal]:
+    """Add the steps of a jaxpr to a scope; the values of its outputs."""
+    env: dict[Any, Var | Literal] = {}
+    inner = opened(jaxpr)
+    for v, value in zip(inner.constvars, constants(jaxpr), strict=True):
+        scope.consts[Var(v.aval)] = value
+        env[v] = next(reversed(scope.consts))
+    env.update(zip(inner.invars, ins, strict=True))
+
+    def look(atom: Any) -> Var | Literal:
+        return atom if isinstance(atom, Literal) else env[atom]
+
+    for eqn in inner.eqns:
+        inputs = [look(atom) for atom in eqn.invars]
+        if eqn.primitive.name in CALLS:
+            outs = _read(scope, eqn.params[CALLS[eqn.primitive.name]], inputs)
+        else:
+            step = Step(eqn, inputs, [Var(v.aval) for v in eqn.outvars])
+            _classify(scope, step)
+            scope.steps.append(step)
+            outs = step.outs
+        env.update(zip(eqn.outvars, outs, strict=True))
+    return [look(atom) for atom in inner.outvars]
+
+
+def _classify(scope: Scope, step: Step) -> None:
+    """Say what the outputs of a step depend on, and read what is inside it."""
+    kind = max((kind_of(v) for v in step.ins), default=Kind.FIXED)
+    changes = frozenset().union(*(loops_of(v) for v in step.ins))
+    for out in step.outs:
+        out.made_by, out.loops = step, changes
+        nothing_flows = not out.is_inexact or step.name == "stop_gradient"
+        out.kind = Kind.FIXED if kind == Kind.DERIVED and nothing_flows else kind
+    mixed = kind == Kind.DATA and any(kind_of(v) == Kind.DERIVED for v in step.ins)
+    if mixed and step.name == "scan":
+        _read_scan(scope, step)
+    elif mixed and step.name in CHECKPOINTS:
+        body = step.eqn.params["jaxpr"]
+        step.parts = [_inside(scope, step, body, 0)]
+    elif mixed and step.name == "cond":
+        step.parts = [_inside(scope, step, body, 1) for body in step.eqn.params["branches"]]
+
+
+def _inside(scope: Scope, step: Step, jaxpr: Any, first: int) -> Scope:
+    given = step.ins[first:]
+    kinds, loops = map(kind_of, given), map(loops_of, given)
+    return read_scope(jaxpr, list(kinds), list(loops), scope.depth)
+
+
+def _read_scan(scope: Scope, step: Step) -> None:
+    """Read the body of a scan. What it carries is data, or fixed and the same for all examples.
+
+    A derived value that is carried is made data: only its first value is that of a parameter.
+    """
+    held, carried, _ = scan_parts(step.eqn)
+    first, last = held, held + carried
+    depth = scope.depth + 1
+    loops = [loops_of(v) for v in step.ins]
+    loops[first:] = [changes | {depth} for changes in loops[first:]]
+    kinds = [kind_of(v) for v in step.ins]
+    kinds[first:last] = [Kind.DATA if k == Kind.DERIVED else k for k in kinds[first:last]]
+    while True:
+        body = read_scope(
+            step.eqn.params["jaxpr"], kinds, loops, depth, as_data=[False] * len(step.outs)
+        )
+        found = [kind_of(out) for out in body.outs]
+        grown = [
+            Kind.DATA if k == Kind.DATA or f != Kind.FIXED else k
+            for k, f in zip(kinds[first:last], found, strict=False)
+        ]
+        if grown == kinds[first:last]:
+            break
+        kinds[first:last] = grown
+    is_data = [k == Kind.DATA for k in grown] + [k != Kind.FIXED for k in found[carried:]]
+    step.parts = [read_scope(step.eqn.params["jaxpr"], kinds, loops, depth, as_data=is_data)]
+    step.ins[first:last] = [
+        _enter_data(scope, v) if data and isinstance(v, Var) else v
+        for v, data in zip(step.ins[first:last], is_data, strict=False)
+    ]
+    for out, data in zip(step.outs, is_data, strict=True):
+        out.kind = Kind.DATA if data else Kind.FIXED
+
+
+def _enter_data(scope: Scope, v: Var) -> Var:
+    """A derived value as data: a use of its own. What is fixed is copied when it is needed."""
+    if v.kind != Kind.DERIVED:
+        return v
+    step = Step(None, [v], [Var(v.aval, Kind.DATA)])
+    step.outs[0].made_by = step
+    scope.steps.append(step)
+    return step.outs[0]
+
+
+def size_of(v: Var | Literal) -> int:
+    """How many numbers a value has, for one example."""
+    return prod(v.aval.shape)

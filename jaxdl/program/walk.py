@@ -1,0 +1,208 @@
+"""Running a program on all examples at once, with an ear at each place where parameters meet data.
+
+Every value that is data has the examples on its first axis; what is not is there once. A step runs
+under a `jax.vmap` of its own, over that axis, so that a parameter is never copied for the examples.
+What a use has to remember (the data it met) is returned beside the outputs, and a *tap* behind each
+of its outputs lets the cotangent there out of the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.extend.core import Literal
+
+from jaxdl.numerics.jaxprs import bind, scan_parts
+from jaxdl.numerics.pytree import pack_unique, unpack_unique
+from jaxdl.program.scope import Kind, Scope, Step, Var, kind_of
+from jaxdl.program.uses import operands_kept
+
+
+@jax.custom_vjp
+def tap(y: Array, ear: Array) -> Array:
+    """y as it is; the cotangent that comes back here is also that of `ear`."""
+    return y
+
+
+tap.defvjp(lambda y, ear: (y, None), lambda _, dy: (dy, dy))
+
+
+class ScanKept(NamedTuple):
+    """What is kept of a scan."""
+
+    inside: list[dict[str, Any]]
+    """What was kept at the uses of its body, at every step."""
+    fixed: list[Any]
+    """What it carried and was the same for all examples, at every step; None for data."""
+    after: list[Any]
+    """Its outputs that are the same for all examples; None for data."""
+
+
+def ears_of(scope: Scope, n: int) -> dict[str, Any]:
+    """Zeros in the shape of every cotangent to be heard: for each use by the number of its step,
+    and for what is inside a step likewise."""
+    ears: dict[str, Any] = {}
+    for i, step in enumerate(scope.steps):
+        if step.is_use:
+            ears[str(i)] = tuple(
+                jnp.zeros((n, *out.shape), out.dtype) for out in step.outs if out.is_inexact
+            )
+        elif step.parts:
+            inside = [ears_of(part, n) for part in step.parts]
+            if step.name == "scan":
+                length = step.eqn.params["length"]
+                inside = jax.tree.map(lambda e: jnp.zeros((length, *e.shape), e.dtype), inside)
+            ears[str(i)] = inside
+    return ears
+
+
+def run_scope(
+    scope: Scope, inputs: Sequence[Any], ears: dict[str, Any], n: int
+) -> tuple[list[Any], dict[str, Any]]:
+    """(outputs, what was kept at each use and inside each step): see `ears_of`."""
+    env: dict[Var, Any] = dict(scope.consts)
+    env.update(zip(scope.ins, inputs, strict=True))
+    kept: dict[str, Any] = {}
+
+    for i, step in enumerate(scope.steps):
+        values = [value_of(env, v) for v in step.ins]
+        if step.parts:
+            outs, kept[str(i)] = _INSIDE[step.name](step, values, ears[str(i)], n)
+        elif step.eqn is None:
+            outs = [on_all_examples(values[0], n)]
+        elif step.is_plain:
+            outs = bind(step.eqn, values)
+        else:
+            outs = on_examples(step, values)
+        if step.is_use:
+            heard = iter(ears[str(i)])
+            outs = [
+                tap(y, next(heard)) if out.is_inexact else y
+                for y, out in zip(outs, step.outs, strict=True)
+            ]
+            kept[str(i)] = operands_kept(step, values)
+        env.update(zip(step.outs, outs, strict=True))
+    return [value_of(env, v) for v in scope.outs], kept
+
+
+def value_of(env: dict[Var, Any], v: Var | Literal) -> Any:
+    """The value of an input of a step."""
+    return v.val if isinstance(v, Literal) else env[v]
+
+
+def on_examples(step: Step, values: Sequence[Any]) -> list[Any]:
+    """The outputs of a step for every example."""
+    axes = [0 if kind_of(v) == Kind.DATA else None for v in step.ins]
+    return jax.vmap(lambda *one: bind(step.eqn, one), axes)(*values)
+
+
+def on_all_examples(value: Any, n: int) -> Array:
+    """The same value for every example."""
+    return jnp.broadcast_to(value, (n, *jnp.shape(value)))
+
+
+def as_data(values: Sequence[Any], variables: Sequence[Var | Literal], n: int) -> list[Any]:
+    """All of them with the examples on the first axis."""
+    return [
+        value if kind_of(v) == Kind.DATA else on_all_examples(value, n)
+        for value, v in zip(values, variables, strict=True)
+    ]
+
+
+# --- steps with others inside -------------------------------------------------------------------
+
+
+def _scan(step: Step, values: list[Any], ears: list, n: int) -> tuple[list[Any], Any]:
+    body, params = step.parts[0], step.eqn.params
+    held, carried, _ = scan_parts(step.eqn)
+    first, last = held, held + carried
+    start = [
+        on_all_examples(value, n) if inside.kind == Kind.DATA and kind_of(v) != Kind.DATA else value
+        for value, v, inside in zip(
+            values[first:last], step.ins[first:last], body.ins[first:last], strict=True
+        )
+    ]
+    stepped = [
+        jnp.moveaxis(value, 0, 1) if kind_of(v) == Kind.DATA else value
+        for value, v in zip(values[last:], step.ins[last:], strict=True)
+    ]
+
+    def one(carry, slices):
+        xs, ears = slices
+        outs, kept = run_scope(body, [*values[:held], *carry, *xs], ears, n)
+        outs = [
+            on_all_examples(out, n) if v.kind == Kind.DATA and kind_of(b) != Kind.DATA else out
+            for out, v, b in zip(outs, step.outs, body.outs, strict=True)
+        ]
+        # what is carried and the same for all examples: derived values may depend on it
+        fixed = [
+            None if v.kind == Kind.DATA else c
+            for c, v in zip(carry, body.ins[first:last], strict=True)
+        ]
+        return outs[:carried], (outs[carried:], pack_unique((kept, fixed)))
+
+    end, (ys, kept) = lax.scan(
+        one, start, (stepped, ears[0]), params["length"], params["reverse"], params["unroll"]
+    )
+    ys = [
+        jnp.moveaxis(y, 0, 1) if v.kind == Kind.DATA else y
+        for y, v in zip(ys, step.outs[carried:], strict=True)
+    ]
+    outs = [*end, *ys]
+    inside, fixed = unpack_unique(kept)
+    after = [
+        None if v.kind == Kind.DATA else x for x, v in zip(outs, step.outs, strict=True)
+    ]
+    return outs, ScanKept([inside], fixed, after)
+
+
+def _checkpoint(step: Step, values: list[Any], ears: list, n: int) -> tuple[list[Any], Any]:
+    body, params = step.parts[0], step.eqn.params
+
+    def run(values, ears):
+        outs, kept = run_scope(body, values, ears, n)
+        return as_data(outs, body.outs, n), kept
+
+    again = jax.checkpoint(run, prevent_cse=params["prevent_cse"], policy=params["policy"])
+    outs, kept = again(values, ears[0])
+    return outs, [kept]
+
+
+def _cond(step: Step, values: list[Any], ears: list, n: int) -> tuple[list[Any], Any]:
+    index, *values = values
+
+    def branch(k):
+        def run(values, ears):
+            outs, kept = run_scope(step.parts[k], values, ears[k], n)
+            return as_data(outs, step.parts[k].outs, n), kept
+
+        return run
+
+    branches = [branch(k) for k in range(len(step.parts))]
+    if kind_of(step.ins[0]) == Kind.DATA:  # each example chooses: all run, as under vmap
+        results = [run(values, ears) for run in branches]
+        choose = jax.vmap(lambda i, *cases: lax.select_n(_as_choice(i, len(cases)), *cases))
+        outs = [choose(index, *cases) for cases in zip(*(r[0] for r in results), strict=True)]
+        return outs, [kept for _, kept in results]
+    shapes = [jax.eval_shape(run, values, ears)[1] for run in branches]
+
+    def with_others(k):
+        def run(values, ears):
+            outs, kept = branches[k](values, ears)
+            none = [jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape) for shape in shapes]
+            return outs, [*none[:k], kept, *none[k + 1 :]]
+
+        return run
+
+    return lax.switch(index, [with_others(k) for k in range(len(branches))], values, ears)
+
+
+def _as_choice(index: Array, cases: int) -> Array:
+    return index.astype(bool) if cases == 2 else jnp.clip(index, 0, cases - 1)
+
+
+_INSIDE = {"scan": _scan, "cond": _cond, "remat2": _checkpoint, "checkpoint": _checkpoint}
