@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+import jax
+
+_HOME = os.path.dirname(os.path.abspath(jax.__file__)) + os.sep
 
 # Calls that mean nothing but "evaluate this", and the parameter that holds what.
 CALLS = {
@@ -76,3 +81,12 @@ def bind(eqn: Any, inputs: Sequence[Any], params: dict[str, Any] | None = None) 
     params = eqn.params if params is None else params
     out = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(params))
     return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def where(eqn: Any) -> str:
+    """Where an equation was written, as " at FILE:LINE (FUNCTION)"; "" if that is not known."""
+    frames = getattr(getattr(eqn.source_info, "traceback", None), "frames", ())
+    for frame in frames:
+        if not os.path.abspath(frame.file_name).startswith(_HOME):
+            return f" at {frame.file_name}:{frame.line_num} ({frame.function_name})"
+    return ""

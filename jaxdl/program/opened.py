@@ -11,8 +11,9 @@ from jax import Array
 
 from jaxdl.core.composed_factors import Zero
 from jaxdl.core.factor import Factor
+from jaxdl.numerics.jaxprs import equations, inner_jaxprs, where
 from jaxdl.program.pull import pull_scope
-from jaxdl.program.scope import Kind, Scope, read_scope
+from jaxdl.program.scope import Kind, Scope, Var, read_scope
 from jaxdl.program.walk import as_data, ears_of, run_scope
 
 
@@ -30,17 +31,40 @@ class Traced:
 
 
 def trace(
-    f: Callable[..., Any], params: Sequence[Any], examples: Sequence[Any], shared: Sequence[bool]
+    f: Callable[..., Any],
+    params: Sequence[Any],
+    examples: Sequence[Any],
+    shared: Sequence[bool],
+    with_gradient: int | None = None,
 ) -> Traced:
     """Trace ``f(params, examples)``, both lists of leaves, at shapes and dtypes.
 
     Args:
       shared: for each leaf of the examples, whether it is one for all of them.
+      with_gradient: how many of the outputs, the first ones, have a cotangent; by default all.
+
+    Raises:
+      ValueError: the function has side effects, or calls back into Python.
     """
     closed, shape = jax.make_jaxpr(f, return_shape=True)(params, examples)
-    kinds = [Kind.DERIVED] * len(params)
-    kinds += [Kind.FIXED if same else Kind.DATA for same in shared]
-    return Traced(read_scope(closed, kinds), len(params), jax.tree.structure(shape))
+    _check_effects(closed)
+    kinds = [Kind.FIXED if same else Kind.DATA for same in shared]
+    ins = [Var(a, Kind.DERIVED, roots=frozenset([i])) for i, a in enumerate(closed.in_avals)]
+    ins[len(params) :] = [
+        Var(v.aval, kind) for v, kind in zip(ins[len(params) :], kinds, strict=True)
+    ]
+    scope = read_scope(closed, ins)
+    scope.drop_dead(scope.outs[:with_gradient])
+    return Traced(scope, len(params), jax.tree.structure(shape))
+
+
+def _check_effects(jaxpr: Any) -> None:
+    for eqn in equations(jaxpr):
+        if eqn.effects and not list(inner_jaxprs(eqn)):
+            raise ValueError(
+                f"value_and_reduce: the loss must have no side effects, got {eqn.primitive.name}"
+                f"{where(eqn)}; take prints, callbacks and writes out of it"
+            )
 
 
 def run(traced: Traced, params: Sequence[Any], examples: Sequence[Any], n: int):

@@ -15,7 +15,7 @@ derived follows from its uses alone, and that of the parameters from it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from math import prod
 from typing import Any
@@ -42,6 +42,8 @@ class Var:
     kind: Kind = Kind.FIXED
     loops: frozenset[int] = frozenset()
     """The scans, by depth, at whose steps it has another value; of data, nothing is said."""
+    roots: frozenset[int] = frozenset()
+    """The parameters that it depends on, by number; of data, nothing is said."""
     made_by: Step | None = None
 
     @property
@@ -113,13 +115,13 @@ class Scope:
 
     def drop_dead(self, outs: Sequence[Var | Literal]) -> None:
         """Mark the steps to which no gradient comes back from these outputs."""
-        wanted = set(outs)
+        wanted = {out for out in outs if isinstance(out, Var)}
         for step in reversed(self.steps):
             step.live = step.name != "stop_gradient" and any(
                 out in wanted and out.is_inexact for out in step.outs
             )
             if step.live:
-                wanted.update(step.ins)
+                wanted.update(v for v in step.ins if isinstance(v, Var))
             else:
                 step.parts = []
 
@@ -146,27 +148,20 @@ def walk_scopes(scope: Scope) -> Iterator[Scope]:
 
 
 def read_scope(
-    jaxpr: Any,
-    kinds: Sequence[Kind],
-    loops: Sequence[frozenset[int]] | None = None,
-    depth: int = 0,
-    as_data: Sequence[bool] | None = None,
+    jaxpr: Any, ins: Sequence[Var], depth: int = 0, as_data: Sequence[bool] | None = None
 ) -> Scope:
-    """What is known of a jaxpr whose inputs have those kinds.
+    """What is known of a jaxpr with these inputs.
 
     Args:
       jaxpr: closed or not; the calls in it are written out.
-      kinds: of its inputs.
-      loops: of its inputs.
+      ins: its inputs.
       depth: how many scans are around it.
       as_data: for each output whether it must be data; by default all of them.
     """
-    ins = [Var(v.aval) for v in opened(jaxpr).invars]
-    loops = [frozenset[int]()] * len(ins) if loops is None else loops
-    for var, kind, changes in zip(ins, kinds, loops, strict=True):
-        var.kind = kind if kind != Kind.DERIVED or var.is_inexact else Kind.FIXED
-        var.loops = changes
-    scope = Scope(ins, [], [], {}, depth)
+    for var in ins:
+        if var.kind == Kind.DERIVED and not var.is_inexact:
+            var.kind = Kind.FIXED
+    scope = Scope(list(ins), [], [], {}, depth)
     scope.outs = _read(scope, jaxpr, ins)
     wanted = [True] * len(scope.outs) if as_data is None else as_data
     scope.outs = [
@@ -205,8 +200,9 @@ def _classify(scope: Scope, step: Step) -> None:
     """Say what the outputs of a step depend on, and read what is inside it."""
     kind = max((kind_of(v) for v in step.ins), default=Kind.FIXED)
     changes = frozenset().union(*(loops_of(v) for v in step.ins))
+    roots = frozenset().union(*(v.roots for v in step.ins if isinstance(v, Var)))
     for out in step.outs:
-        out.made_by, out.loops = step, changes
+        out.made_by, out.loops, out.roots = step, changes, roots
         nothing_flows = not out.is_inexact or step.name == "stop_gradient"
         out.kind = Kind.FIXED if kind == Kind.DERIVED and nothing_flows else kind
     mixed = kind == Kind.DATA and any(kind_of(v) == Kind.DERIVED for v in step.ins)
@@ -219,10 +215,13 @@ def _classify(scope: Scope, step: Step) -> None:
         step.parts = [_inside(scope, step, body, 1) for body in step.eqn.params["branches"]]
 
 
+def _given(v: Var | Literal) -> Var:
+    """The input of what is inside a step, for a value that is given to it."""
+    return replace(v, made_by=None) if isinstance(v, Var) else Var(v.aval)
+
+
 def _inside(scope: Scope, step: Step, jaxpr: Any, first: int) -> Scope:
-    given = step.ins[first:]
-    kinds, loops = map(kind_of, given), map(loops_of, given)
-    return read_scope(jaxpr, list(kinds), list(loops), scope.depth)
+    return read_scope(jaxpr, [_given(v) for v in step.ins[first:]], scope.depth)
 
 
 def _read_scan(scope: Scope, step: Step) -> None:
@@ -231,29 +230,35 @@ def _read_scan(scope: Scope, step: Step) -> None:
     A derived value that is carried is made data: only its first value is that of a parameter.
     """
     held, carried, _ = scan_parts(step.eqn)
-    first, last = held, held + carried
-    depth = scope.depth + 1
-    loops = [loops_of(v) for v in step.ins]
-    loops[first:] = [changes | {depth} for changes in loops[first:]]
-    kinds = [kind_of(v) for v in step.ins]
-    kinds[first:last] = [Kind.DATA if k == Kind.DERIVED else k for k in kinds[first:last]]
+    jaxpr, depth = step.eqn.params["jaxpr"], scope.depth + 1
+    avals = [v.aval for v in opened(jaxpr).invars]
+    kinds = [
+        Kind.DATA if v.kind == Kind.DERIVED else v.kind
+        for v in map(_given, step.ins[held : held + carried])
+    ]
+
+    def read(as_data: list[bool]) -> Scope:
+        ins = [replace(_given(v), aval=a) for v, a in zip(step.ins, avals, strict=True)]
+        for v in ins[held:]:
+            v.loops |= {depth}
+        for v, kind in zip(ins[held : held + carried], kinds, strict=True):
+            v.kind = kind
+        return read_scope(jaxpr, ins, depth, as_data)
+
     while True:
-        body = read_scope(
-            step.eqn.params["jaxpr"], kinds, loops, depth, as_data=[False] * len(step.outs)
-        )
-        found = [kind_of(out) for out in body.outs]
+        found = [kind_of(out) for out in read([False] * len(step.outs)).outs]
         grown = [
-            Kind.DATA if k == Kind.DATA or f != Kind.FIXED else k
-            for k, f in zip(kinds[first:last], found, strict=False)
+            Kind.FIXED if k == f == Kind.FIXED else Kind.DATA
+            for k, f in zip(kinds, found[:carried], strict=True)
         ]
-        if grown == kinds[first:last]:
+        if grown == kinds:
             break
-        kinds[first:last] = grown
-    is_data = [k == Kind.DATA for k in grown] + [k != Kind.FIXED for k in found[carried:]]
-    step.parts = [read_scope(step.eqn.params["jaxpr"], kinds, loops, depth, as_data=is_data)]
-    step.ins[first:last] = [
+        kinds = grown
+    is_data = [k != Kind.FIXED for k in (*kinds, *found[carried:])]
+    step.parts = [read(is_data)]
+    step.ins[held : held + carried] = [
         _enter_data(scope, v) if data and isinstance(v, Var) else v
-        for v, data in zip(step.ins[first:last], is_data, strict=False)
+        for v, data in zip(step.ins[held : held + carried], is_data, strict=False)
     ]
     for out, data in zip(step.outs, is_data, strict=True):
         out.kind = Kind.DATA if data else Kind.FIXED

@@ -60,10 +60,9 @@ def derived_places(step: Step) -> list[int]:
     return [k for k, v in enumerate(step.ins) if kind_of(v) == Kind.DERIVED]
 
 
-def operands_kept(step: Step, values: Sequence[Any]) -> dict[str, Array]:
-    """What a use keeps of its operands, each with the examples on its first axis."""
+def operands_kept(step: Step, values: Sequence[Any], n: int) -> dict[str, Array]:
+    """What a use keeps of its operands, each with the n examples on its first axis."""
     places = {j for k in derived_places(step) for j in form_of(step, k).needs}
-    n = next(len(x) for x, v in zip(values, step.ins, strict=True) if kind_of(v) == Kind.DATA)
     kept = {}
     for j in sorted(places):
         is_data = kind_of(step.ins[j]) == Kind.DATA

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
-from jaxdl.core.composed_factors import Many, Stacked, stack_factors
+from jaxdl.core.composed_factors import Stacked, stack_factors
 from jaxdl.core.factor import Factor, FactorError
 from jaxdl.core.reducers import Combined, Reducer, grads
-from jaxdl.program import opened
+from jaxdl.program.arguments import Arguments, read_arguments
+from jaxdl.program.opened import Traced, run, trace
 
 
 def value_and_reduce(
@@ -25,72 +26,137 @@ def value_and_reduce(
     has_aux: bool = False,
     keep_batch_dim: bool = False,
 ) -> Callable[..., tuple[Any, Any]]:
-    """A function ``(params, *examples) -> (values, reduced)`` for any loss that JAX can trace.
+    """A function ``(params, *examples, slots=None) -> (values, reduced)`` for any JAX program.
+
+    The model may be one of Flax, Equinox, Haiku or plain JAX; nothing in it is changed. No array of
+    examples × the entries of a matrix is formed: the loss is traced for one example, the places
+    where parameters meet data are found, and the factors there are handed to the reducer.
 
     Args:
-      loss: ``loss(params, *example) -> scalar``, the loss of one example.
-      reduce: what to make of the gradient factors.
-      in_axes: where the examples are, as in `jax.vmap`, for the arguments behind the parameters.
+      loss: ``loss(params, *example) -> scalar``, floating point: the loss of one example.
+      reduce: what to make of the factor of each parameter. It is called with dicts of one entry,
+        the parameter's path: ``reduce({path: param}, {path: factor}, {path: slot})``.
+      in_axes: where the examples are in the arguments behind the parameters, as in `jax.vmap`: one
+        axis for all, or one entry for each; None for what all examples share.
       has_aux: whether the loss returns a pair (scalar, anything).
-      keep_batch_dim: hand each example over as a batch of one, for a loss of batches.
+      keep_batch_dim: hand each example over as a batch of one, so that a loss written for batches
+        is used as it is. What such a loss takes from the whole batch (batch norm, a maximum over
+        it) is then that of one example: another model.
+
+    The function returns the losses, (N,), or the pair of them and of the auxiliary values, with the
+    examples on the first axis; and what the reducer made, a tree like `params`. A parameter that a
+    scan steps through, as through layers, has an entry for each of them: (layers, N) norms, say.
+
+    What belongs to an example (its norm, its cotangents) is that of its own loss. The gradient that
+    `grads` forms is that of the mean, equal to `jax.grad` of it.
+
+    Raises (when called):
+      ValueError: the loss is not a scalar or has side effects; there are no parameters or no
+        examples; axes that do not fit.
+      TypeError: parameters or losses that are not floating point.
+      FactorError: the reducer cannot reduce some factor.
     """
 
-    def run(params, *examples):
-        leaves, tree = jax.tree.flatten(params)
-        axes = in_axes if isinstance(in_axes, tuple | list) else (in_axes,) * len(examples)
-        flat, example_tree = jax.tree.flatten(examples)
-        flat_axes = _axes_of(tuple(axes), examples)
-        n = next(x.shape[a] for x, a in zip(flat, flat_axes, strict=True) if a is not None)
-        flat = [jnp.asarray(x) if a is None else jnp.moveaxis(x, a, 0) for x, a in zip(flat, flat_axes, strict=True)]
+    def call(params, *examples, slots=None):
+        given = read_arguments("value_and_reduce", params, examples, in_axes)
+        traced = trace_loss("value_and_reduce", loss, given, has_aux, keep_batch_dim)
+        outs, pull = run(traced, given.params, given.examples, given.n)
+        seeds = [jnp.ones_like(outs[0]), *map(_no_cotangent, outs[1:])]
+        factors = [_of_mean(factor, given.n) for factor in pull(seeds)]
+        reduced = [
+            reduce_one(reduce, path, param, factor, slot)
+            for path, param, factor, slot in zip(
+                given.paths, given.params, factors, given.beside(slots), strict=True
+            )
+        ]
+        return jax.tree.unflatten(traced.out_tree, outs), given.like_params(reduced)
 
-        def of_leaves(leaves, flat):
-            if keep_batch_dim:
-                flat = [x if a is None else jnp.expand_dims(x, a) for x, a in zip(flat, flat_axes, strict=True)]
-            return loss(jax.tree.unflatten(tree, leaves), *jax.tree.unflatten(example_tree, flat))
-
-        one = [x if a is None else jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x, a in zip(flat, flat_axes, strict=True)]
-        traced = opened.trace(of_leaves, leaves, one, [a is None for a in flat_axes])
-        outs, pull = opened.run(traced, leaves, flat, n)
-        ones = [jnp.ones_like(outs[0]), *map(_no_cotangent, outs[1:])]
-        factors = [_of_mean(f, n) for f in pull(ones)]
-        paths = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
-        reduced = [reduce_factor(reduce, *each) for each in zip(paths, leaves, factors, strict=True)]
-        value = jax.tree.unflatten(traced.out_tree, outs)
-        return value, jax.tree.unflatten(tree, reduced)
-
-    return run
+    return call
 
 
-def _axes_of(axes: tuple, examples: tuple) -> list[int | None]:
-    flat = []
-    for axis, example in zip(axes, examples, strict=True):
-        leaves, tree = jax.tree.flatten(example)
-        if axis is None or isinstance(axis, int):
-            flat += [axis] * len(leaves)
-        else:
-            flat += jax.tree.leaves(axis, is_leaf=lambda a: a is None)
-    return flat
+def trace_loss(
+    name: str, loss: Callable[..., Any], given: Arguments, has_aux: bool, keep_batch_dim: bool
+) -> Traced:
+    """Trace the loss of one example, and check that it is one."""
+
+    def of_leaves(params, example):
+        if keep_batch_dim:
+            example = given.batches_of_one(example)
+        out = loss(given.like_params(params), *given.like_examples(example))
+        _check_loss(name, out, has_aux, keep_batch_dim)
+        return out
+
+    traced = trace(of_leaves, given.params, given.one(), given.shared, with_gradient=1)
+    if not any(v.roots for v in traced.scope.outs if hasattr(v, "roots")):
+        raise ValueError(
+            f"{name}: the loss must depend on the parameters, but no path leads from one of "
+            f"{list(given.paths[:3])} to it; check that the loss uses the params it is given"
+        )
+    return traced
+
+
+def _check_loss(name: str, out: Any, has_aux: bool, keep_batch_dim: bool) -> None:
+    if has_aux and not (isinstance(out, tuple) and len(out) == 2):
+        raise ValueError(
+            f"{name}: with has_aux=True the loss must return a pair (scalar, anything), got a "
+            f"{type(out).__name__}; return a pair, or leave has_aux out"
+        )
+    value = out[0] if has_aux else out
+    if not hasattr(value, "shape"):
+        value = jnp.asarray(value) if isinstance(value, int | float) else value
+    if not hasattr(value, "shape"):
+        raise ValueError(
+            f"{name}: the loss of one example must be a scalar, got a {type(value).__name__}; "
+            "has_aux=True is for a loss that returns a pair (scalar, anything)"
+        )
+    if value.shape != ():
+        fix = "sum or average it" if keep_batch_dim else (
+            "sum or average it, or say keep_batch_dim=True if it is written for a batch"
+        )  # fmt: skip
+        raise ValueError(
+            f"{name}: the loss of one example must be a scalar, got shape {value.shape}; {fix}"
+        )
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(
+            f"{name}: the loss must be floating point, got {value.dtype}; cast it, or take the "
+            "real part"
+        )
 
 
 def _no_cotangent(out: Array) -> Any:
+    """The cotangent of an auxiliary value."""
     if jnp.issubdtype(out.dtype, jnp.inexact):
         return jnp.zeros_like(out)
-    import numpy as np
     return np.zeros(out.shape, jax.dtypes.float0)
 
 
 def _of_mean(factor: Factor, n: int) -> Factor:
+    """The factor of the gradient of the mean over n examples."""
     if isinstance(factor, Stacked):
-        return replace(factor, factor=_of_mean(factor.factor, n))
+        return Stacked(_of_mean(factor.factor, n))
     return replace(factor, divisor=n)
 
 
-def reduce_factor(reduce: Reducer, path: str, param: Array, factor: Factor) -> Any:
+def reduce_one(reduce: Reducer, path: str, param: Array, factor: Factor, slot: Any = None) -> Any:
+    """What a reducer makes of one parameter.
+
+    Raises:
+      FactorError: it cannot reduce the factor, or needs other parameters beside it.
+    """
     if isinstance(factor, Stacked):
-        reduced = lax.map(lambda layer: reduce_factor(reduce, path, *layer), (param, factor.factor))
-        return stack_factors(reduced)
+        layers = (param, factor.factor, slot)
+        return stack_factors(lax.map(lambda one: reduce_one(reduce, path, *one), layers))
     name = path or "params"
-    reduced = reduce({name: param}, {name: factor}, None)
+    try:
+        reduced = reduce({name: param}, {name: factor}, None if slot is None else {name: slot})
+    except FactorError as error:
+        raise FactorError(f"{name}: {error}") from None
+    except KeyError as error:
+        raise FactorError(
+            f"{name}: the reducer asked for {error.args[0]!r}, but in a program each parameter "
+            f"comes alone, as {{{name!r}: ...}}; a reducer that needs several of a layer's "
+            "parameters is for models of jaxdl's layers"
+        ) from error
     if isinstance(reduced, Combined):
-        return Combined({k: r[name] for k, r in reduced.items()})
-    return reduced[name]
+        return Combined({key: part.get(name, {}) for key, part in reduced.items()})
+    return reduced.get(name, {})

@@ -84,7 +84,7 @@ def run_scope(
                 tap(y, next(heard)) if out.is_inexact else y
                 for y, out in zip(outs, step.outs, strict=True)
             ]
-            kept[str(i)] = operands_kept(step, values)
+            kept[str(i)] = operands_kept(step, values, n)
         env.update(zip(step.outs, outs, strict=True))
     return [value_of(env, v) for v in scope.outs], kept
 
