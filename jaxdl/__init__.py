@@ -40,6 +40,8 @@ from jaxdl.core.reducers import (
 )
 from jaxdl.layers.regions import adaptive_pool, pyramid_pool, region_pool
 from jaxdl.core.share import scan_time, tied
+from jaxdl.program.explain import explain
+from jaxdl.program.value_and_reduce import value_and_reduce
 from jaxdl.layers.spectral import SpectralOuter, fft_conv
 from jaxdl.core.summary import summary
 from jaxdl.layers.toeplitz import conv_matrix
@@ -51,14 +53,14 @@ __all__ = [
     "Outer", "Scatter", "SpectralOuter", "Stacked", "Sum", "Trace", "With", "Zero", "adaptive_pool",
     "as_function", "average_pool", "backprop_trace", "batch_norm", "binary_cross_entropy", "branch",
     "combine", "contract", "conv", "conv_matrix", "conv_transpose", "dense", "dropout", "elu",
-    "embedding", "example_sq_norms", "fft_conv", "flatten", "from_function", "frozen", "gelu",
+    "embedding", "example_sq_norms", "explain", "fft_conv", "flatten", "from_function", "frozen", "gelu",
     "global_pool", "grads", "group_norm", "half_squared_error", "hinge", "huber", "identity",
     "keep", "kl_sparsity", "l2_norm", "layer_norm", "leaf", "leaky_relu", "locally_connected",
     "log_softmax", "lp_pool", "map_layers", "max_pool", "maxout", "mean_squared_error",
     "named_params", "none", "per_example", "pyramid_pool", "reduce_kept", "region_pool", "relu",
     "remat", "repeat", "rms_norm", "scan_time", "select", "self_attention", "serial",
     "set_statistics", "sigmoid", "silu", "skip", "softmax", "softmax_cross_entropy", "softplus",
-    "summary", "tanh", "tap", "tied", "total", "trace", "trace_with", "value_and_grad",
+    "summary", "tanh", "tap", "tied", "total", "trace", "trace_with", "value_and_grad", "value_and_reduce",
     "walk_layers", "weighted_pool",
 ]
 # fmt: on
