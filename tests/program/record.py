@@ -16,7 +16,7 @@ import numpy as np
 N = 5
 """Examples in a batch; no other axis has this size where it can be avoided."""
 
-Made = tuple[Callable[..., jax.Array], Any, tuple[Any, ...]]
+Made = tuple[Callable[..., Any], Any, tuple[Any, ...]]
 """A loss of one example, its parameters and the examples of a batch."""
 
 
@@ -74,7 +74,7 @@ def integers(below: int, *shape: int, seed: int = 2) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).integers(below, size=shape), jnp.int32)
 
 
-def weights(dtype: Any, seed: int = 3, **shapes: Any) -> dict[str, jax.Array]:
+def weights(dtype: Any, seed: int = 3, **shapes: Any) -> dict[str, Any]:
     """A dict of parameters: ``weights(dtype, w=(3, 4), b=4)``."""
     sized = {
         name: jax.ShapeDtypeStruct((shape,) if isinstance(shape, int) else shape, dtype)
@@ -119,7 +119,7 @@ def first(batch: Any) -> Any:
 
 
 def squared_error(
-    apply: Callable[..., jax.Array],
+    apply: Callable[..., Any],
     params: Any,
     inputs: tuple[Any, ...],
     dtype: Any,
@@ -138,7 +138,7 @@ def squared_error(
 
 
 def classification(
-    apply: Callable[..., jax.Array], params: Any, inputs: tuple[Any, ...], labels: jax.Array
+    apply: Callable[..., Any], params: Any, inputs: tuple[Any, ...], labels: jax.Array
 ) -> Made:
     """The cross-entropy of the logits ``apply(params, *inputs)`` against labels."""
 

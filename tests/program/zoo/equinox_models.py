@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from tests.program.record import (
     N,
@@ -112,7 +113,7 @@ def weight_norm(dtype):
 def hypernetwork(dtype):
     """One network writes the weights of another, which holds no parameter of its own."""
     _, small = split(lambda key: eqx.nn.MLP(3, 2, 4, 1, key=key), dtype)
-    flat, unravel = jax.flatten_util.ravel_pytree(small)
+    flat, unravel = ravel_pytree(small)
     model, params = split(lambda key: eqx.nn.MLP(6, flat.size, 4, 1, key=key), dtype)
     rest = eqx.filter(
         eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0)), eqx.is_inexact_array, inverse=True

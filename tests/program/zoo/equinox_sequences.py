@@ -1,5 +1,7 @@
 """Equinox: recurrence, rotary attention, a scanned transformer, a differential equation."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -22,13 +24,14 @@ program = family("equinox", EQUINOX_SEQUENCES)
 class Recurrent(eqx.Module):
     """A scan over a cell, and a head on the last state."""
 
-    cell: eqx.Module
+    cell: eqx.nn.GRUCell | eqx.nn.LSTMCell
     head: eqx.nn.Linear
 
     def __call__(self, x):
+        cell: Any = self.cell
         zero = jnp.zeros(6, x.dtype)
-        start = (zero, zero) if isinstance(self.cell, eqx.nn.LSTMCell) else zero
-        last, _ = lax.scan(lambda state, x: (self.cell(x, state), None), start, x)
+        start = (zero, zero) if isinstance(cell, eqx.nn.LSTMCell) else zero
+        last, _ = lax.scan(lambda state, x: (cell(x, state), None), start, x)
         return self.head(last[0] if isinstance(last, tuple) else last)
 
 

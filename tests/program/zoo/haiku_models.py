@@ -109,9 +109,9 @@ def deep_recurrence(dtype):
 def bidirectional_learned_start(dtype):
     def forward(x):
         start = hk.get_parameter("start", (6,), x.dtype, hk.initializers.RandomNormal())
-        right, _ = hk.dynamic_unroll(hk.GRU(6), x, start)
-        left, _ = hk.dynamic_unroll(hk.GRU(6), x, start, reverse=True)
-        return hk.Linear(2)(jnp.concatenate([left, right], axis=-1))
+        right = hk.dynamic_unroll(hk.GRU(6), x, start)[0]
+        left = hk.dynamic_unroll(hk.GRU(6), x, start, reverse=True)[0]
+        return hk.Linear(2)(jnp.hstack([jnp.asarray(left), jnp.asarray(right)]))
 
     return regression(forward, dtype, normal(dtype, N, 4, 3))
 
@@ -170,7 +170,7 @@ def cond_between_layers(dtype):
     def forward(x):
         left, right = hk.Linear(4, name="left"), hk.Linear(4, name="right")
         if hk.running_init():
-            left(x), right(x)
+            return left(x) + right(x)
         return jnp.sin(hk.cond(x[0] > 0, left, right, x))
 
     return regression(forward, dtype, normal(dtype, N, 7))

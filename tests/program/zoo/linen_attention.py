@@ -145,10 +145,8 @@ class Ensemble(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        members = nn.vmap(
-            nn.Dense, {"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=3
-        )
-        return nn.tanh(members(4)(x)).mean(0)
+        members = nn.vmap(nn.Dense, {"params": 0}, split_rngs={"params": True})
+        return nn.tanh(members(4)(jnp.broadcast_to(x, (3, *x.shape)))).mean(0)
 
 
 @program()

@@ -1,6 +1,7 @@
 """Flax Linen: recurrent cells, state spaces, a decoder that is fed its own output."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,10 +50,10 @@ class TwoDirections(nn.Module):
 
     @nn.compact
     def __call__(self, x, length):
-        cells = [nn.RNN(nn.GRUCell(4, param_dtype=self.dtype)) for _ in range(2)]
-        x = nn.Bidirectional(*cells)(x, seq_lengths=length)
-        x = nn.RNN(nn.SimpleCell(6, param_dtype=self.dtype))(x, seq_lengths=length)
-        return nn.Dense(2)(x) * (jnp.arange(x.shape[-2]) < length[..., None])[..., None]
+        right, left = (nn.RNN(nn.GRUCell(4, param_dtype=self.dtype)) for _ in range(2))
+        y: Any = nn.Bidirectional(right, left)(x, seq_lengths=length)
+        y = nn.RNN(nn.SimpleCell(6, param_dtype=self.dtype))(y, seq_lengths=length)
+        return nn.Dense(2)(y) * (jnp.arange(x.shape[-2]) < length[..., None])[..., None]
 
 
 @program(keep_batch_dim=True)

@@ -151,7 +151,7 @@ class Transformer(nnx.Module):
         self.embed = nnx.Embed(7, 8, rngs=rngs)
         self.positions = nnx.Param(jnp.zeros((4, 8)))
         if scanned:
-            self.blocks = nnx.split_rngs(splits=2)(nnx.vmap(Block))(rngs)
+            self.stack = nnx.split_rngs(splits=2)(nnx.vmap(Block))(rngs)
         else:
             self.blocks = nnx.List([Block(rngs) for _ in range(2)])
 
@@ -161,7 +161,7 @@ class Transformer(nnx.Module):
             run = nnx.scan(
                 nnx.remat(lambda x, block: block(x)), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry
             )
-            x = run(x, self.blocks)
+            x = run(x, self.stack)
         else:
             for block in self.blocks:
                 x = block(x)

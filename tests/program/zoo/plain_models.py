@@ -101,8 +101,7 @@ def siamese_triplet(dtype):
         near, far = half_square(a - b), half_square(a - c)
         return jax.nn.softplus((near - far) * jnp.exp(params["temperature"]))
 
-    params = {"one": layer(dtype, 7, 8), "two": layer(dtype, 8, 3)}
-    params["temperature"] = jnp.asarray(0.3, dtype)
+    params = weights(dtype, temperature=()) | {"one": layer(dtype, 7, 8), "two": layer(dtype, 8, 3)}
     return loss, params, tuple(normal(dtype, N, 7, seed=s) for s in (1, 2, 5))
 
 
@@ -192,11 +191,11 @@ def negative_sampling(dtype):
     """Skip-gram: one table for words, one for contexts, four negatives each."""
 
     def loss(params, word, context, negatives):
-        v = params["in"][word]
-        right = jax.nn.log_sigmoid(params["out"][context] @ v)
-        return -right - jax.nn.log_sigmoid(-params["out"][negatives] @ v).sum()
+        v = params["words"][word]
+        right = jax.nn.log_sigmoid(params["contexts"][context] @ v)
+        return -right - jax.nn.log_sigmoid(-params["contexts"][negatives] @ v).sum()
 
-    params = weights(dtype, **{"in": (9, 6), "out": (9, 6)})
+    params = weights(dtype, words=(9, 6), contexts=(9, 6))
     return loss, params, (integers(9, N), integers(9, N, seed=7), integers(9, N, 4, seed=8))
 
 
@@ -212,8 +211,7 @@ def gaussian_process(dtype):
         z = jax.scipy.linalg.solve_triangular(factor, y - params["mean"], lower=True)
         return half_square(z) + jnp.log(jnp.diagonal(factor)).sum()
 
-    params = weights(dtype, scale=2) | {"height": jnp.asarray(0.2, dtype)}
-    params["mean"] = jnp.asarray(0.4, dtype)
+    params = weights(dtype, scale=2, height=(), mean=())
     return loss, params, (normal(dtype, N, 4, 2), normal(dtype, N, 4, seed=4))
 
 
@@ -230,8 +228,8 @@ def learning_to_learn(dtype):
         adapted = jax.tree.map(lambda p, g: p - rate * g, params["net"], step)
         return error(adapted, x_new, y_new)
 
-    params = {"net": {"one": layer(dtype, 2, 6), "two": layer(dtype, 6, 1)}}
-    params["rate"] = jnp.asarray(0.1, dtype)
+    net = {"one": layer(dtype, 2, 6), "two": layer(dtype, 6, 1)}
+    params = weights(dtype, rate=()) | {"net": net}
     data = (normal(dtype, N, 4, n, seed=s) for s, n in ((1, 2), (2, 1), (5, 2), (6, 1)))
     return loss, params, tuple(data)
 

@@ -1,5 +1,7 @@
 """Products and convolutions with the weight in every place and layout."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -128,7 +130,7 @@ def complex_numbers(dtype):
 # --- convolutions -------------------------------------------------------------------------------
 
 
-def convolve(x, w, numbers, padding="SAME", strides=None, **options):
+def convolve(x, w, numbers, padding: Any = "SAME", strides=None, **options):
     return lax.conv_general_dilated(
         x[None], w, strides or (1,) * (w.ndim - 2), padding, dimension_numbers=numbers, **options
     )[0]

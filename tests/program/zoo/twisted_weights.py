@@ -253,5 +253,4 @@ def scaled_scalar(dtype):
         y = x @ (params["scale"] * params["w"])
         return jax.nn.logsumexp(y / jnp.exp(params["temperature"]), axis=-1).sum()
 
-    scalars = {name: jnp.asarray(0.4, dtype) for name in ("scale", "temperature")}
-    return loss, weights(dtype, w=(6, 3)) | scalars, (normal(dtype, N, 4, 6),)
+    return loss, weights(dtype, w=(6, 3), scale=(), temperature=()), (normal(dtype, N, 4, 6),)
