@@ -1,0 +1,199 @@
+"""Factors read off any program, against the gradient of every example formed by JAX.
+
+The zoo (`zoo/`) is written without looking at how the library reads programs. Here each of its
+programs is first held against finite differences, then the library against the reference.
+"""
+
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdl
+from tests.long import sampled
+from tests.program.programs import PROGRAMS
+from tests.program.record import N
+from tests.program.reference import as_usual, mean_loss, reference
+
+BY_NAME = {program.name: program for program in PROGRAMS}
+DAILY = {
+    "linen-transformer_scanned_remat_tied",
+    "nnx-lstm_optimized",
+    "equinox-rotary_cross_attention",
+    "haiku-conv_channels_first",
+    "plain-equilibrium_implicit",
+    "weights-orthogonal_by_expm",
+    "scans-scan_in_scan",
+    "transforms-gradient_by_parameters_inside",
+    "products-conv_batch_groups",
+    "trees-examples_on_other_axes",
+}
+SINGLE = [
+    "linen-cnn",
+    "linen-lstm_optimized",
+    "linen-transformer_tied",
+    "linen-transformer_scanned_remat_tied",
+    "nnx-resnet",
+    "equinox-cnn",
+    "haiku-lstm",
+    "plain-selective_state_space",
+    "plain-heads_per_position",
+    "weights-standardised",
+    "scans-scan_in_scan",
+    "calls-checkpoint_in_scan",
+    "products-conv_odd_layout",
+    "trees-regulariser",
+]
+"""Those that are asked for in float32 too."""
+
+truth_of = lru_cache(maxsize=None)(reference)
+
+
+def name_of(program):
+    return program.name
+
+
+def test_names_are_unique():
+    assert len(BY_NAME) == len(PROGRAMS)
+    assert BY_NAME.keys() >= DAILY | set(SINGLE)
+
+
+def largest(arrays):
+    return max((float(np.max(np.abs(a), initial=0)) for a in arrays), default=0.0)
+
+
+def near(got, want, rtol, where=""):
+    """Close, and zeros as small as the largest of all arrays allows."""
+    got, want = [np.asarray(a, np.float64) for a in got], [np.asarray(a) for a in want]
+    assert [a.shape for a in got] == [a.shape for a in want], where
+    atol = rtol * largest(want)
+    for i, (g, w) in enumerate(zip(got, want, strict=True)):
+        np.testing.assert_allclose(g, w, rtol, atol, err_msg=f"{where}, leaf {i}")
+
+
+# --- the reference ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("program", sampled(PROGRAMS, DAILY, name_of))
+def test_a_program_is_what_it_says(program):
+    """Finite, of the right shapes and dtypes, with a gradient at every parameter that is used."""
+    with as_usual():
+        _, params, _ = program.make(jnp.float64)
+    truth = truth_of(program, jnp.float64)
+    assert truth.values.shape == (N,) and np.isfinite(truth.values).all()
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} <= {
+        jnp.float64.dtype,
+        jnp.float32.dtype,
+    }
+    assert jax.tree.structure(truth.gradients) == jax.tree.structure(params)
+    most = largest(truth.leaves())
+    assert np.isfinite(most) and most > 1e-3
+    for path, leaf in jax.tree_util.tree_leaves_with_path(truth.gradients):
+        name = jax.tree_util.keystr(path)
+        if any(part in name for part in program.zeros):
+            assert largest([leaf]) <= (program.rtol or 1e-12) * most, name
+        else:
+            assert largest([leaf]) > 1e-12 * most, name
+
+
+@pytest.mark.parametrize("program", sampled(PROGRAMS, DAILY, name_of))
+def test_the_reference_is_the_gradient(program):
+    """Against `jax.grad` of the mean loss, and that against finite differences."""
+    truth = truth_of(program, jnp.float64)
+    with as_usual():
+        loss, params, batch = program.make(jnp.float64)
+        mean = jax.jit(jax.value_and_grad(mean_loss(program, loss, batch)))
+        value, gradient = mean(params)
+        near([value], [truth.values.mean()], program.rtol or 1e-12, "mean loss")
+        if not program.linear:
+            return
+        near(
+            jax.tree.leaves(gradient),
+            jax.tree.leaves(truth.mean()),
+            program.rtol or 1e-10,
+            "gradient",
+        )
+        if program.surrogate:
+            return
+        rng, step = np.random.default_rng(5), 1e-6
+        way = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), p.dtype), params)
+        ahead, behind = (
+            mean(jax.tree.map(lambda p, v, s=s: (p + s * v).astype(p.dtype), params, way))[0]
+            for s in (step, -step)
+        )
+    slope = sum(
+        float(jnp.vdot(g, v))
+        for g, v in zip(jax.tree.leaves(gradient), jax.tree.leaves(way), strict=True)
+    )
+    size = np.sqrt(sum(float(jnp.vdot(g, g)) for g in jax.tree.leaves(gradient)))
+    np.testing.assert_allclose(
+        (ahead - behind) / (2 * step), slope, 1e-5, (program.rtol or 1e-6) * size
+    )
+
+
+def test_what_follows_from_the_gradients_of_examples():
+    truth = truth_of(BY_NAME["trees-nested_containers"], jnp.float64)
+    norms = np.sqrt(sum(truth.sq_norms()))
+    np.testing.assert_allclose(norms**2, np.diagonal(truth.gram()), 1e-12)
+    whole = jax.tree.map(lambda leaf: N * leaf, truth.mean())
+    near(jax.tree.leaves(truth.clipped_sum(1e9)), jax.tree.leaves(whole), 1e-12)
+    clip = float(np.median(norms))
+    near(
+        jax.tree.leaves(truth.clipped_sum(clip)),
+        [
+            sum(min(1, clip / n) * g for n, g in zip(norms, leaf, strict=True))
+            for leaf in jax.tree.leaves(truth.gradients)
+        ],
+        1e-12,
+    )
+
+
+# --- the library --------------------------------------------------------------------------------
+
+needs_the_library = pytest.mark.skipif(
+    not hasattr(jaxdl, "value_and_reduce"), reason="jaxdl.value_and_reduce is not there yet"
+)
+
+
+def reduced(program, dtype):
+    """(values, gradient, squared norms of examples at each parameter), in one compilation."""
+    with as_usual():
+        loss, params, batch = program.make(dtype)
+        run = jaxdl.value_and_reduce(
+            loss,
+            reduce=jaxdl.combine(grads=jaxdl.grads, norms=jaxdl.example_sq_norms),
+            in_axes=program.in_axes,
+            keep_batch_dim=program.keep_batch_dim,
+        )
+        values, tree = jax.jit(run)(params, *batch)
+    gradient, norms = (jaxdl.select(tree, name) for name in ("grads", "norms"))
+    assert jax.tree.structure(gradient) == jax.tree.structure(params)
+    for g, p in zip(jax.tree.leaves(gradient), jax.tree.leaves(params), strict=True):
+        assert g.dtype == p.dtype
+    return values, gradient, norms
+
+
+def agrees(program, dtype, rtol):
+    truth = truth_of(program, dtype)
+    values, gradient, norms = reduced(program, dtype)
+    rtol = program.rtol or rtol
+    assert values.shape == (N,) and values.dtype == truth.values.dtype
+    near([values], [truth.values], rtol, "values")
+    near(jax.tree.leaves(gradient), jax.tree.leaves(truth.mean()), rtol, "gradient")
+    # the layers of a scanned stack may stand in front of the examples
+    norms = [leaf.reshape(-1, N).sum(0) for leaf in jax.tree.leaves(norms)]
+    near(norms, truth.sq_norms(), 2 * rtol, "squared norms")
+
+
+@needs_the_library
+@pytest.mark.parametrize("program", PROGRAMS, ids=name_of)
+def test_gradients_and_norms_in_double_precision(program):
+    agrees(program, jnp.float64, 1e-9)
+
+
+@needs_the_library
+@pytest.mark.parametrize("name", SINGLE)
+def test_gradients_and_norms_in_single_precision(name):
+    agrees(BY_NAME[name], jnp.float32, 1e-5)
