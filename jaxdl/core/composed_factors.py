@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 import jax
@@ -35,6 +35,15 @@ class Many(Factor):
 
     def scale(self, weights: Array) -> "Many":
         return Many(tuple(factor.scale(weights) for factor in self.factors))
+
+    def split(self):
+        parts = [factor.split() for factor in self.factors]
+
+        def join(some):
+            pairs = zip(parts, some, strict=True)
+            return replace(self, factors=tuple(part[1](batched) for part, batched in pairs))
+
+        return tuple(part[0] for part in parts), join
 
     def join_time(self) -> "Many":
         return Many(tuple(factor.join_time() for factor in self.factors))
@@ -119,9 +128,23 @@ class Stacked(Factor):
         per_layer = jax.tree.map(lambda array: jnp.moveaxis(array, 1, 0), self.factor)
         return self._each(lambda factor: factor.join_time(), per_layer)
 
+    def split(self):
+        batched, rejoin = split_steps(self.factor)
+        return batched, lambda some: replace(self, factor=rejoin(some))
+
     def _each(self, f: Callable[[Factor], Factor], factor: Factor) -> "Stacked":
         # a Zero has no arrays to map over, and is the same for every layer
         return Stacked(jax.vmap(f)(factor)) if jax.tree.leaves(factor) else self
+
+
+def split_steps(factor: Factor) -> tuple[Any, Callable[[Any], Factor]]:
+    """`Factor.split` for one whose arrays have a leading axis of layers or steps."""
+    batched = jax.vmap(lambda step: step.split()[0], out_axes=1)(factor)
+
+    def rejoin(some: Any) -> Factor:
+        return jax.vmap(lambda step, part: step.split()[1](part), in_axes=(0, 1))(factor, some)
+
+    return batched, rejoin
 
 
 def stack_factors(tree: Any) -> Any:

@@ -65,6 +65,8 @@ def _inner(f: Factor, g: Factor, param: Array) -> Array:
     if isinstance(f, Moved) and isinstance(g, Moved) and (f.axes, f.shape) == (g.axes, g.shape):
         same = g.factor if f is not g else f.factor
         return _inner(f.factor, same, f.view(param))
+    if jnp.iscomplexobj(param):
+        return _inner_one_by_one(f, g, param)
     f, g = (h.summed() if isinstance(h, Diag) else h for h in (f, g))
     if isinstance(f, Sum) and isinstance(g, Sum):
         return _row_dots(_over_positions(f, param), _over_positions(g, param))
@@ -150,7 +152,9 @@ def _inner_one_by_one(f: Factor, g: Factor, param: Array) -> Array:
         some, others = jax.tree.map(lambda array: array[None], pair)
         first = f_join(some).form(param)
         second = first if f is g else g_join(others).form(param)
-        return jnp.sum(first * second, dtype=wide(param.dtype))
+        # of complex numbers, the inner product of their real and imaginary parts
+        dtype = jnp.finfo(wide(param.dtype)).dtype
+        return jnp.sum(jnp.real(jnp.conj(first) * second), dtype=dtype)
 
     return _each_example(one, (f_batched, g_batched), param)
 

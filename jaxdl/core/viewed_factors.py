@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdl.core.composed_factors import Many, Stacked
+from jaxdl.core.composed_factors import Many, Stacked, split_steps
 from jaxdl.core.factor import Factor, factor_kind
 from jaxdl.core.factors import Outer, Sum
 from jaxdl.numerics.dtypes import wide
@@ -205,19 +205,6 @@ class Steps(_View):
 
     def join_time(self) -> Factor:
         return Steps(self)
-
-
-def split_steps(factor: Factor) -> tuple[Any, Callable[[Any], Factor]]:
-    """`Factor.split` for one whose arrays have a leading axis of steps or layers."""
-    batched = jax.vmap(lambda step: step.split()[0], out_axes=1)(factor)
-
-    def rejoin(some: Any) -> Factor:
-        def one(step: Factor, part: Any) -> Factor:
-            return step.split()[1](part)
-
-        return jax.vmap(one, in_axes=(0, 1))(factor, some)
-
-    return batched, rejoin
 
 
 def merge(factors: list[Factor]) -> Factor:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxdl.core.composed_factors import Many, Stacked
 from jaxdl.core.factor import Factor
 from jaxdl.core.factors import Diag, Outer, Sum
-from jaxdl.core.viewed_factors import Moved, Pulled, merge
+from jaxdl.core.viewed_factors import Moved, Pulled, Steps, merge
 from jaxdl.numerics.dtypes import wide
 from jaxdl.program.scope import Step, size_of
 from jaxdl.program.uses import Equation, moved
@@ -27,23 +27,32 @@ Value = Callable[[int], Any]
 """The value of an input of a step, by its place."""
 
 
-def pull_back(step: Step, k: int, factors: list[Factor | None], value: Value) -> Factor:
-    """The factor of input k, from those of the outputs (None where one was not used)."""
+def pull_back(step: Step, k: int, factors: list[Factor | None], value: Value) -> Factor | None:
+    """The factor of input k, from those of the outputs (None where one was not used), if it is as
+    lean as these; else None."""
+    if step.name == "split":
+        return _split(step, k, factors)
     rule = _RULES.get(step.name)
     if rule is not None and len(factors) == 1 and factors[0] is not None:
         pulled = _by_rule(rule, step, k, factors[0], value)
         if pulled is not None:
             return pulled
-    if step.name == "split":
-        joined = _split(step, k, factors)
-        if joined is not None:
-            return joined
-    small = _entry_by_entry(step, k, factors, value)
-    if small is not None:
-        return small
+    return _entry_by_entry(step, k, factors, value)
+
+
+def pull_formed(step: Step, k: int, factors: list[Factor | None], value: Value) -> Factor:
+    """The factor of input k, with gradients formed before they are taken back."""
     inputs = tuple(value(i) for i in range(len(step.ins)))
-    equation = Equation(step.eqn, range(len(step.outs)))
-    return Pulled(tuple(factors), inputs, equation, k)
+    return Pulled(tuple(factors), inputs, Equation(step.eqn, range(len(step.outs))), k)
+
+
+def is_lean(factor: Factor) -> bool:
+    """Whether no gradient has to be formed to see a factor through a further step."""
+    if isinstance(factor, Many):
+        return all(map(is_lean, factor.factors))
+    if isinstance(factor, Moved | Stacked):
+        return is_lean(factor.factor)
+    return not isinstance(factor, Pulled | Steps)
 
 
 def _by_rule(rule: Callable, step: Step, k: int, factor: Factor, value: Value) -> Factor | None:
@@ -94,7 +103,8 @@ def _entry_by_entry(
 
 def _same(step: Step, k: int, factor: Factor, value: Value) -> Factor | None:
     """A cast, or a copy: the gradient is summed in float32 or wider, whatever it was used in."""
-    return factor
+    real = [jnp.issubdtype(v.dtype, jnp.floating) for v in (step.ins[k], step.outs[0])]
+    return factor if real[0] == real[1] else None
 
 
 def _transposed(step: Step, k: int, factor: Factor, value: Value) -> Factor | None:

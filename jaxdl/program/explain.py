@@ -15,6 +15,7 @@ from jaxdl.core.viewed_factors import Pulled
 from jaxdl.numerics.jaxprs import where
 from jaxdl.program.arguments import read_arguments
 from jaxdl.program.opened import run
+from jaxdl.program.pull import Derivation
 from jaxdl.program.scope import Scope, Step, Var, size_of
 from jaxdl.program.uses import Equation, derived_places, form_of
 from jaxdl.program.value_and_reduce import trace_loss
@@ -88,7 +89,7 @@ def explain(loss: Callable[..., Any], params: Any, *example: Any, has_aux: bool 
         outs, pull = run(traced, params, given.examples, 1)
         zeros = [jnp.zeros_like(out) if jnp.issubdtype(out.dtype, jnp.inexact) else
                  jnp.zeros(out.shape, jax.dtypes.float0) for out in outs]  # fmt: skip
-        return pull(zeros)
+        return pull(zeros)[0]
 
     behind = [_behind(factor) for factor in jax.eval_shape(factors, given.params)]
     sites = [
@@ -150,7 +151,9 @@ def _behind(factor: Factor) -> str:
     names: dict[str, None] = {}
 
     def visit(node: Any) -> None:
-        if isinstance(node, Pulled) and isinstance(node.function, Equation):
+        if isinstance(node, Pulled) and isinstance(node.function, Derivation):
+            names.update(dict.fromkeys(node.function.primitives))
+        elif isinstance(node, Pulled) and isinstance(node.function, Equation):
             names[node.function.eqn.primitive.name] = None
         for part in vars(node).values() if isinstance(node, Factor) else ():
             for one in part if isinstance(part, tuple) else (part,):

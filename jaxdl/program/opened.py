@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jaxdl.core.composed_factors import Zero
@@ -67,25 +68,46 @@ def _check_effects(jaxpr: Any) -> None:
             )
 
 
-def run(traced: Traced, params: Sequence[Any], examples: Sequence[Any], n: int):
-    """(outputs, pull): outputs with the examples on the first axis, and a function from the
-    cotangents of the outputs (None for those that have none) to the factors of the parameters."""
-    scope, inputs = traced.scope, [*params, *examples]
+Pull = Callable[[Sequence[Any]], tuple[list[Factor], list[Any]]]
 
-    def forward(ears):
-        outs, kept = run_scope(scope, inputs, ears, n)
+
+def run(
+    traced: Traced, params: Sequence[Any], examples: Sequence[Any], n: int
+) -> tuple[list[Array], Pull]:
+    """(outputs, pull), the outputs with the n examples on the first axis.
+
+    ``pull(cotangents of the outputs)`` is (the factors of the parameters, the cotangents of the
+    examples, with None for those that have none).
+    """
+    scope = traced.scope
+    floats = [
+        i
+        for i, (x, v) in enumerate(zip(examples, scope.ins[traced.params :], strict=True))
+        if v.kind == Kind.DATA and jnp.issubdtype(x.dtype, jnp.inexact)
+    ]
+
+    def forward(ears, differentiated):
+        given = list(examples)
+        for i, x in zip(floats, differentiated, strict=True):
+            given[i] = x
+        outs, kept = run_scope(scope, [*params, *given], ears, n)
         outs = as_data(outs, scope.outs, n)
         return outs, (outs, kept)
 
     ears = ears_of(scope, n)
-    _, back, (outs, kept) = jax.vjp(forward, ears, has_aux=True)
+    _, back, (outs, kept) = jax.vjp(forward, ears, [examples[i] for i in floats], has_aux=True)
 
-    def pull(cotangents: Sequence[Array]) -> list[Factor]:
-        (heard,) = back(list(cotangents))
+    def pull(cotangents):
+        heard, found = back(list(cotangents))
         values = [
-            None if v.kind == Kind.DATA else x for v, x in zip(scope.ins, inputs, strict=True)
+            None if v.kind == Kind.DATA else x
+            for v, x in zip(scope.ins, [*params, *examples], strict=True)
         ]
-        found = pull_scope(scope, values, kept, heard)
-        return [found.get(v, Zero(n)) for v in scope.ins[: traced.params]]
+        factors = pull_scope(scope, values, kept, heard)
+        of_examples = dict(zip(floats, found, strict=True))
+        return (
+            [factors.get(v, Zero(n)) for v in scope.ins[: traced.params]],
+            [of_examples.get(i) for i in range(len(examples))],
+        )
 
     return outs, pull

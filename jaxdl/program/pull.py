@@ -9,7 +9,8 @@ over the steps, what changes with them; then, with the steps as positions, what 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -18,9 +19,9 @@ from jax.extend.core import Literal
 
 from jaxdl.core.composed_factors import Stacked
 from jaxdl.core.factor import Factor
-from jaxdl.core.viewed_factors import merge
+from jaxdl.core.viewed_factors import Pulled, merge
 from jaxdl.numerics.jaxprs import bind, scan_parts
-from jaxdl.program.derived import pull_back
+from jaxdl.program.derived import is_lean, pull_back, pull_formed
 from jaxdl.program.scope import Kind, Scope, Step, Var, kind_of, loops_of, walk_scopes
 from jaxdl.program.uses import derived_places, form_of
 from jaxdl.program.walk import ScanKept
@@ -45,7 +46,7 @@ def pull_scope(
         inside this scope on leading axes, the examples behind them.
       chosen: which uses are counted, by the scans at whose steps what is used changes.
     """
-    values = _Values(scope, inputs)
+    values = _Values(scope.consts | dict(zip(scope.ins, inputs, strict=True)))
     factors: dict[Var, list[Factor]] = defaultdict(list)
     for i, step in enumerate(scope.steps):
         if step.is_use:
@@ -58,15 +59,74 @@ def pull_scope(
             for v, f in inside(step, values, kept[str(i)], heard[str(i)], chosen):
                 factors[v].append(f)
 
+    behind: dict[Var, Factor] = {}
     for step in reversed(scope.steps):
-        made = [factors.get(out) for out in step.outs]
-        if not step.is_plain or not any(made):
+        made = [merge(factors[out]) if out in factors else None for out in step.outs]
+        if not step.is_plain or all(factor is None for factor in made):
             continue
-        merged = [merge(f) if f else None for f in made]
-        for k in derived_places(step):
-            factor = pull_back(step, k, merged, lambda i, s=step: values(s.ins[i]))
+        pulled: dict[int, Factor | None] = {}
+        if all(factor is None or is_lean(factor) for factor in made):
+            ask = _asker(values, step)
+            pulled = {k: pull_back(step, k, made, ask) for k in derived_places(step)}
+        if all(factor is None for factor in pulled.values()):
+            behind.update((v, f) for v, f in zip(step.outs, made, strict=True) if f is not None)
+            continue
+        for k, factor in pulled.items():
+            factor = pull_formed(step, k, made, ask) if factor is None else factor
             factors[_var(step.ins[k])].append(factor)
+    for v, factor in _through(scope, behind, values):
+        factors[v].append(factor)
     return {v: merge(factors[v]) for v in scope.ins if v in factors}
+
+
+def _asker(values: _Values, step: Step) -> Callable[[int], Any]:
+    return lambda i: values(step.ins[i])
+
+
+def _through(scope: Scope, behind: dict[Var, Factor], values: _Values):
+    """The factors of inputs from which values were derived in a way that keeps no factor lean.
+
+    All of them at once: step by step, what is used twice would be gone through twice each time.
+    """
+    if not behind:
+        return
+    needed = _ancestors(behind)
+    inputs = [v for v in (*scope.ins, *scope.consts) if v in needed]
+    derivation = Derivation(tuple(inputs), tuple(behind))
+    given = tuple(values(v) for v in inputs)
+    for place, v in enumerate(inputs):
+        if v.kind == Kind.DERIVED:
+            used = tuple(f if v in _ancestors([w]) else None for w, f in behind.items())
+            yield v, Pulled(used, given, derivation, place)
+
+
+def _ancestors(values: Iterable[Var]) -> set[Var]:
+    """The values, and all that they were made of."""
+    found, waiting = set(), list(values)
+    while waiting:
+        v = waiting.pop()
+        if v not in found:
+            found.add(v)
+            waiting += [x for x in (v.made_by.ins if v.made_by else ()) if isinstance(x, Var)]
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Derivation:
+    """Values that depend on no example as a function of what they are derived from."""
+
+    inputs: tuple[Var, ...]
+    outs: tuple[Var, ...]
+
+    def __call__(self, *given: Any) -> list[Any]:
+        values = _Values(dict(zip(self.inputs, given, strict=True)))
+        return [values(v) for v in self.outs]
+
+    @property
+    def primitives(self) -> list[str]:
+        """The names of the steps in between."""
+        steps = {v.made_by for v in _ancestors(self.outs) - set(self.inputs)}
+        return sorted({step.name for step in steps if step is not None})
 
 
 def _any_use(scope: Scope, chosen: Chosen) -> bool:
@@ -87,9 +147,8 @@ def _var(v: Var | Literal) -> Var:
 class _Values:
     """The values of a scope that are not data, computed when they are asked for."""
 
-    def __init__(self, scope: Scope, inputs: Sequence[Any]):
-        self.known: dict[Var, Any] = dict(scope.consts)
-        self.known.update(zip(scope.ins, inputs, strict=True))
+    def __init__(self, known: dict[Var, Any]):
+        self.known = dict(known)
 
     def __call__(self, v: Var | Literal) -> Any:
         if isinstance(v, Literal):

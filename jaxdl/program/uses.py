@@ -218,6 +218,19 @@ def _mul(step: Step, k: int) -> Form | None:
     return Form("Diag", (1 - k,), lambda kept, shared, w, d: Diag(kept[1 - k], d[0]))
 
 
+def _pad(step: Step, k: int) -> Form | None:
+    """The number around an array. (JAX 0.10 and 0.12 cannot take its gradient alone.)"""
+    if k != 1:
+        return None
+    config, inside = step.eqn.params["padding_config"], step.ins[0].shape
+
+    def make(kept, shared, w, d):
+        around = lax.pad(jnp.zeros(inside, w.dtype), jnp.ones((), w.dtype), config)
+        return Sum(d[0] * around)
+
+    return Form("Sum", (), make)
+
+
 def _general(step: Step, k: int) -> Form:
     """Any equation: by its `jax.vjp`. Where the operand is no larger than an output, its gradients
     for all examples are no larger than what is there anyway."""
@@ -255,4 +268,5 @@ _FORMS: dict[str, Callable[[Step, int], Form | None]] = {
     "add": _add,
     "sub": _add,
     "mul": _mul,
+    "pad": _pad,
 }

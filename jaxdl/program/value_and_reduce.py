@@ -62,7 +62,7 @@ def value_and_reduce(
         traced = trace_loss("value_and_reduce", loss, given, has_aux, keep_batch_dim)
         outs, pull = run(traced, given.params, given.examples, given.n)
         seeds = [jnp.ones_like(outs[0]), *map(_no_cotangent, outs[1:])]
-        factors = [_of_mean(factor, given.n) for factor in pull(seeds)]
+        factors = [_of_mean(factor, given.n) for factor in pull(seeds)[0]]
         reduced = [
             reduce_one(reduce, path, param, factor, slot)
             for path, param, factor, slot in zip(
