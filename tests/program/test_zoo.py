@@ -175,16 +175,32 @@ def reduced(program, dtype):
     return values, gradient, norms
 
 
-def agrees(program, dtype, rtol):
-    truth = truth_of(program, dtype)
-    values, gradient, norms = reduced(program, dtype)
-    rtol = program.rtol or rtol
+def agrees(program, dtype, rtol, got=None):
+    """What the library says, or `got`, is what the reference says."""
+    truth, rtol = truth_of(program, dtype), program.rtol or rtol
+    values, gradient, norms = got or reduced(program, dtype)
     assert values.shape == (N,) and values.dtype == truth.values.dtype
     near([values], [truth.values], rtol, "values")
     near(jax.tree.leaves(gradient), jax.tree.leaves(truth.mean()), rtol, "gradient")
     # the layers of a scanned stack may stand in front of the examples
     norms = [leaf.reshape(-1, N).sum(0) for leaf in jax.tree.leaves(norms)]
     near(norms, truth.sq_norms(), 2 * rtol, "squared norms")
+
+
+def test_a_wrong_answer_is_caught():
+    """One example whose norm is off, two that are exchanged, and a gradient of the sum."""
+    program = BY_NAME["trees-nested_containers"]
+    truth = truth_of(program, jnp.float64)
+    right = truth.values, truth.mean(), truth.sq_norms()
+    agrees(program, jnp.float64, 1e-9, right)
+    first, *rest = truth.sq_norms()
+    for wrong in (
+        (truth.values, truth.mean(), [first * (1 + 1e-8 * (np.arange(N) == 2)), *rest]),
+        (truth.values[::-1], truth.mean(), truth.sq_norms()),
+        (truth.values, jax.tree.map(lambda leaf: N * leaf, truth.mean()), truth.sq_norms()),
+    ):
+        with pytest.raises(AssertionError):
+            agrees(program, jnp.float64, 1e-9, wrong)
 
 
 @needs_the_library
