@@ -13,6 +13,7 @@ from tests.program.zoo.plain_sequences import PLAIN_SEQUENCES
 from tests.program.zoo.twisted_branches import TWISTED_BRANCHES
 from tests.program.zoo.twisted_calls import TWISTED_CALLS
 from tests.program.zoo.twisted_products import TWISTED_PRODUCTS
+from tests.program.zoo.twisted_rare import TWISTED_RARE
 from tests.program.zoo.twisted_scans import TWISTED_SCANS
 from tests.program.zoo.twisted_selections import TWISTED_SELECTIONS
 from tests.program.zoo.twisted_transforms import TWISTED_TRANSFORMS
@@ -41,6 +42,7 @@ TWISTED: list[Program] = [
     *TWISTED_CALLS,
     *TWISTED_TRANSFORMS,
     *TWISTED_TREES,
+    *TWISTED_RARE,
 ]
 """Small programs meant to break whatever reads a program."""
 

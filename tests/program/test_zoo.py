@@ -64,11 +64,11 @@ def largest(arrays):
     return max((float(np.max(np.abs(a), initial=0)) for a in arrays), default=0.0)
 
 
-def near(got, want, rtol, where=""):
-    """Close, and zeros as small as the largest of all arrays allows."""
+def near(got, want, rtol, where="", zero=None):
+    """Close; a zero may be off by `zero` (or `rtol`) of the largest number of all arrays."""
     got, want = [np.asarray(a, np.float64) for a in got], [np.asarray(a) for a in want]
     assert [a.shape for a in got] == [a.shape for a in want], where
-    atol = rtol * largest(want)
+    atol = (rtol if zero is None else zero) * largest(want)
     for i, (g, w) in enumerate(zip(got, want, strict=True)):
         np.testing.assert_allclose(g, w, rtol, atol, err_msg=f"{where}, leaf {i}")
 
@@ -175,16 +175,33 @@ def reduced(program, dtype):
     return values, gradient, norms
 
 
-def agrees(program, dtype, rtol):
-    truth = truth_of(program, dtype)
-    values, gradient, norms = reduced(program, dtype)
-    rtol = program.rtol or rtol
+def agrees(program, dtype, rtol, got=None):
+    """What the library says, or `got`, is what the reference says."""
+    zero = 1e-12 if dtype == jnp.float64 and program.rtol is None else None
+    truth, rtol = truth_of(program, dtype), program.rtol or rtol
+    values, gradient, norms = got or reduced(program, dtype)
     assert values.shape == (N,) and values.dtype == truth.values.dtype
-    near([values], [truth.values], rtol, "values")
-    near(jax.tree.leaves(gradient), jax.tree.leaves(truth.mean()), rtol, "gradient")
+    near([values], [truth.values], rtol, "values", zero)
+    near(jax.tree.leaves(gradient), jax.tree.leaves(truth.mean()), rtol, "gradient", zero)
     # the layers of a scanned stack may stand in front of the examples
     norms = [leaf.reshape(-1, N).sum(0) for leaf in jax.tree.leaves(norms)]
-    near(norms, truth.sq_norms(), 2 * rtol, "squared norms")
+    near(norms, truth.sq_norms(), 2 * rtol, "squared norms", zero)
+
+
+def test_a_wrong_answer_is_caught():
+    """One example whose norm is off, two that are exchanged, and a gradient of the sum."""
+    program = BY_NAME["trees-nested_containers"]
+    truth = truth_of(program, jnp.float64)
+    right = truth.values, truth.mean(), truth.sq_norms()
+    agrees(program, jnp.float64, 1e-9, right)
+    first, *rest = truth.sq_norms()
+    for wrong in (
+        (truth.values, truth.mean(), [first * (1 + 1e-8 * (np.arange(N) == 2)), *rest]),
+        (truth.values[::-1], truth.mean(), truth.sq_norms()),
+        (truth.values, jax.tree.map(lambda leaf: N * leaf, truth.mean()), truth.sq_norms()),
+    ):
+        with pytest.raises(AssertionError):
+            agrees(program, jnp.float64, 1e-9, wrong)
 
 
 @needs_the_library
