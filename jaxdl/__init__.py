@@ -23,7 +23,7 @@ from jaxdl.core.factors import (
 )
 from jaxdl.layers.flatten import flatten
 from jaxdl.layers.image_norm import batch_norm, group_norm, set_statistics
-from jaxdl.core.doors import as_function, from_function
+from jaxdl.core.doors import as_function
 from jaxdl.core.layer import Layer, leaf, map_layers, walk_layers
 from jaxdl.core.named_params import named_params
 from jaxdl.core.side import With
@@ -40,6 +40,7 @@ from jaxdl.core.reducers import (
 )
 from jaxdl.layers.regions import adaptive_pool, pyramid_pool, region_pool
 from jaxdl.core.share import scan_time, tied
+from jaxdl.program.doors import from_function
 from jaxdl.program.explain import explain
 from jaxdl.program.value_and_reduce import value_and_reduce
 from jaxdl.layers.spectral import SpectralOuter, fft_conv
@@ -80,4 +81,5 @@ for _path in [name for name in sys.modules if name.startswith(_rooms)]:
     _name = _path.rpartition(".")[2]
     globals().setdefault(_name, sys.modules.setdefault(f"jaxdl.{_name}", sys.modules[_path]))
 layer = sys.modules["jaxdl.layer"] = types.ModuleType("jaxdl.layer")
-vars(layer).update(vars(sys.modules["jaxdl.core.doors"]) | vars(sys.modules["jaxdl.core.layer"]))
+for _name in ("program.doors", "core.doors", "core.layer"):
+    vars(layer).update(vars(sys.modules[f"jaxdl.{_name}"]))

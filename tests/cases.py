@@ -44,7 +44,7 @@ from jaxdl import (
     tied,
     weighted_pool,
 )
-from jaxdl.core.doors import from_function
+from jaxdl.program.doors import from_function
 from jaxdl.core.factors import Factor, Outer, Sum
 from jaxdl.core.layer import Layer, leaf
 from jaxdl.core.loss import Loss

@@ -1,14 +1,12 @@
-"""Doors to the rest of JAX: a layer as a function, a function as a layer."""
+"""The door from a layer to the rest of JAX: `as_function`. The other is in `jaxdl.program`."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax import Array
 
-from jaxdl.core.factors import Formed
-from jaxdl.core.layer import Layer, leaf, walk_layers
-from jaxdl.core.side import join_side, split_side
+from jaxdl.core.layer import Layer, walk_layers
 
 
 def as_function(layer: Layer) -> Callable[..., Any]:
@@ -22,23 +20,34 @@ def as_function(layer: Layer) -> Callable[..., Any]:
     """
     check_no_taps("as_function", layer)
 
-    @jax.custom_vjp
-    def function(params, x, key):
-        return layer.apply(params, x, key)
+    @functools.cache
+    def of_leaves(structure):
+        """The function of the leaves of (params, x, key), for one structure of these."""
 
-    def function_fwd(params, x, key):
-        y, residuals = layer.fwd(params, x, key)
-        return y, (params, residuals)
+        @jax.custom_vjp
+        def function(*leaves):
+            return layer.apply(*jax.tree.unflatten(structure, leaves))
 
-    def function_bwd(saved, dy):
-        params, residuals = saved
-        dy = jax.tree.map(lambda d: None if d.dtype == jax.dtypes.float0 else d, dy)
-        return *layer.bwd(params, residuals, dy), None
+        def function_fwd(*leaves):
+            params, x, key = jax.tree.unflatten(structure, leaves)
+            y, residuals = layer.fwd(params, x, key)
+            return y, (params, residuals)
 
-    function.defvjp(function_fwd, function_bwd)
+        def function_bwd(saved, dy):
+            params, residuals = saved
+            dy = jax.tree.map(lambda d: None if d.dtype == jax.dtypes.float0 else d, dy)
+            dparams, dx = layer.bwd(params, residuals, dy)
+            _, no_dx, no_dkey = jax.tree.unflatten(structure, [None] * structure.num_leaves)
+            return tuple(structure.flatten_up_to((dparams, no_dx if dx is None else dx, no_dkey)))
+
+        # by this a program that is read (jaxdl.program) knows the layer again, and its factors
+        function_bwd.layer, function_bwd.structure = layer, structure  # type: ignore[attr-defined]
+        function.defvjp(function_fwd, function_bwd)
+        return function
 
     def call(params, x, key=None):
-        return function(params, x, key)
+        leaves, structure = jax.tree.flatten((params, x, key))
+        return of_leaves(structure)(*leaves)
 
     call.__name__ = call.__qualname__ = layer.name
     return call
@@ -52,46 +61,3 @@ def check_no_taps(name: str, model: Layer) -> None:
             f"{name}: {model.name} must not contain a tap, got one at {taps[0]!r}; a tap "
             "reduces to a cotangent, not to a gradient: build the model without it"
         )
-
-
-def from_function(
-    init: Callable[[Array, Any], dict[str, Array]],
-    apply: Callable[..., Any],
-    *,
-    name: str = "function",
-    params: Sequence[str] = (),
-    keyed: bool = False,
-    side: bool = False,
-    mixes: bool = False,
-) -> Layer:
-    """Any JAX function as a layer; its backward is `jax.vjp`, its factors are `Formed`.
-
-    Args:
-      init: ``(key, x) -> params``, a dict with the keys `params`.
-      apply: ``(params, x) -> y``, or ``(params, x, key)`` if `keyed`.
-      name: one word, for errors and `print`.
-      params: names of the parameters.
-      keyed: whether `apply` takes a key.
-      side: whether its x is ``With(x, side)``; see `leaf`.
-      mixes: whether an example's output depends on the others of the batch; see `leaf`.
-
-    The residual is the input alone: the backward runs `apply` again under `jax.vjp`. Keeping
-    the closure of `jax.vjp` would keep copies of the parameters. Inside one jit the repeated
-    forward is merged with the first, except for its loops, which run twice.
-    """
-
-    def fwd(params, x, key=None):
-        y = apply(params, x, key) if keyed else apply(params, x)
-        x, _ = split_side(x)
-        return y, {"x": x, "key": key} if keyed else x
-
-    def bwd(params, residuals, dy):
-        residuals, given = split_side(residuals)
-        x, key = (residuals["x"], residuals["key"]) if keyed else (residuals, None)
-        x = join_side(x, given)
-        call = (lambda p, v: apply(p, v, key)) if keyed else apply
-        dparams, dx = jax.vjp(call, params, x)[1](dy)
-        dx = jax.tree.map(lambda d: None if d.dtype == jax.dtypes.float0 else d, dx)
-        return {k: Formed(g) for k, g in dparams.items()}, dx
-
-    return leaf(name, init, fwd, bwd, params=params, keyed=keyed, side=side, mixes=mixes)

@@ -161,12 +161,12 @@ def leaf(
     expected = tuple(sorted(params))
 
     def leaf_init(key, x):
-        _check_side(name, side, x)
+        check_side(name, side, x)
         return init(key, as_jax(x))
 
     def leaf_fwd(params, x, key=None):
-        _check_params(name, expected, params)
-        _check_side(name, side, x)
+        check_params(name, expected, params)
+        check_side(name, side, x)
         params, x = as_jax((params, x))
         with jax.named_scope(name):
             y, residuals = fwd(params, x, key) if keyed else fwd(params, x)
@@ -198,7 +198,8 @@ def leaf(
     )  # fmt: skip
 
 
-def _check_params(name: str, expected: tuple[str, ...], params: Any) -> None:
+def check_params(name: str, expected: tuple[str, ...], params: Any) -> None:
+    """Raise unless `params` is a dict of floating-point arrays with these keys."""
     if not isinstance(params, dict) or params.keys() != set(expected):
         kind = type(params).__name__
         got = f"a dict with the keys {sorted(params)}" if kind == "dict" else f"a {kind}"
@@ -215,7 +216,8 @@ def _check_params(name: str, expected: tuple[str, ...], params: Any) -> None:
             )
 
 
-def _check_side(name: str, side: bool, x: Any) -> None:
+def check_side(name: str, side: bool, x: Any) -> None:
+    """Raise unless x comes with a side input where one is read, and without where none is."""
     if side and (not isinstance(x, With) or x.side is None):
         got = "one without a side" if isinstance(x, With) else describe(x)
         raise TypeError(

@@ -160,6 +160,8 @@ def _reduce_kept(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str)
             f"reduce_kept: these are results of several reducers, {sorted(kept)}; take the factors "
             "out first, select(tree, name)"
         )
+    if not isinstance(kept, Mapping | Factor) and _holds_factor(kept):
+        return _reduce_tree(reduce, params, kept, slots, path)
     if not isinstance(kept, Mapping):
         if hasattr(params, "shape"):
             raise FactorError(
@@ -186,3 +188,21 @@ def _reduce_kept(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str)
         return reduce(params, kept, slots)
     except FactorError as error:
         raise at_path(FactorError(f"{path}: {error}" if path else str(error)), path) from None
+
+
+def _holds_factor(tree: Any) -> bool:
+    leaves = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Factor))
+    return any(isinstance(leaf, Factor) for leaf in leaves)
+
+
+def _reduce_tree(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str) -> Any:
+    """Parameters that are no dict (a tuple, a dataclass): each for itself."""
+    factors, tree = jax.tree.flatten(kept, is_leaf=lambda node: isinstance(node, Factor))
+    beside = [None] * len(factors) if slots is None else tree.flatten_up_to(slots)
+    parts = zip(tree.flatten_up_to(params), factors, beside, strict=True)
+    name = "params"
+    reduced = [
+        _reduce_kept(reduce, {name: p}, {name: f}, None if s is None else {name: s}, path)[name]
+        for p, f, s in parts
+    ]
+    return jax.tree.unflatten(tree, reduced)

@@ -21,6 +21,7 @@ from jaxdl.core.factors import ConvOuter, Diag, Local, Outer, Scatter, Sum
 from jaxdl.core.viewed_factors import Moved, Used
 from jaxdl.numerics.jaxprs import bind
 from jaxdl.numerics.window import Window
+from jaxdl.program.own_layers import layer_of, own_factors
 from jaxdl.program.scope import Kind, Step, kind_of, loops_of, size_of
 
 Operands = dict[int, Any]
@@ -75,6 +76,8 @@ def form_of(step: Step, k: int) -> Form:
     """The form in which operand k of a use has its gradient."""
     if step.eqn is None:
         return Form("Sum", (), lambda kept, shared, w, d: Sum(d[0]))
+    if layer_of(step) is not None:
+        return _layer(step, k)
     others = [v for i, v in enumerate(step.ins) if i != k]
     real = all(not jnp.issubdtype(v.dtype, jnp.complexfloating) for v in [step.ins[k], *step.outs])
     if real and step.name in _FORMS and any(kind_of(v) == Kind.DATA for v in others):
@@ -229,6 +232,19 @@ def _pad(step: Step, k: int) -> Form | None:
         return Sum(d[0] * around)
 
     return Form("Sum", (), make)
+
+
+def _layer(step: Step, k: int) -> Form:
+    """A layer of this library: its own backward pass says what the factor is."""
+    data = tuple(j for j, v in enumerate(step.ins) if kind_of(v) == Kind.DATA)
+
+    def make(kept, shared, w, d):
+        inputs = [kept[j] if j in kept else w if j == k else shared[j] for j in range(count)]
+        places = kept[data[0]].ndim - 1 - len(step.ins[data[0]].shape)
+        return own_factors(step, places, inputs, list(d))[k]
+
+    count = len(step.ins)
+    return Form("of its own", data, make)
 
 
 def _general(step: Step, k: int) -> Form:
