@@ -44,8 +44,7 @@ from jaxdl import (
     tied,
     weighted_pool,
 )
-from jaxdl.program.doors import from_function
-from jaxdl.core.factors import Factor, Outer, Sum
+from jaxdl.core.factors import Factor, Formed, Outer, Sum
 from jaxdl.core.layer import Layer, leaf
 from jaxdl.core.loss import Loss
 from jaxdl.core.reducers import Reducer, grads
@@ -62,6 +61,8 @@ from jaxdl.models import (
     transformer_stack,
 )
 from jaxdl.numerics.checks import is_inexact
+from jaxdl.numerics.dtypes import wide
+from jaxdl.program.doors import from_function
 
 N = 4
 """Examples in a batch."""
@@ -234,6 +235,22 @@ def quadratic(keyed: bool = False) -> Layer:
     return from_function(init, apply, name="quadratic", params=("w",), keyed=keyed)
 
 
+def formed_scale() -> Layer:
+    """x·w entry by entry, with a gradient that its bwd has formed already."""
+
+    def init(key, x):
+        return {"w": jax.random.normal(key, x.shape[-1:], x.dtype)}
+
+    def fwd(params, x):
+        return x * params["w"].astype(x.dtype), x
+
+    def bwd(params, x, dy):
+        dw = jnp.sum(x * dy, axis=tuple(range(x.ndim - 1)), dtype=wide(x.dtype))
+        return {"w": Formed(dw)}, dy * params["w"].astype(dy.dtype)
+
+    return leaf("formed", init, fwd, bwd, params=("w",))
+
+
 def loss_layer(loss: Loss, target: Any = None, where: Any = None) -> Layer:
     """A loss with its data filled in, as a layer from y to a scalar."""
 
@@ -329,8 +346,9 @@ LAYERS = (
     Case("region_pool-mean", jaxdl.region_pool("mean"), with_regions(normal(N, 5, 4, 2))),
     Case("region_pool-max", jaxdl.region_pool("max"), with_regions(distinct(N, 5, 4, 2))),
     Case("rnn_cell", rnn_cell(3), pair(normal(N, 3), normal(N, 6))),
-    Case("from_function", quadratic(), normal(N, 6), formed=True),
-    Case("from_function-keyed", quadratic(True), normal(N, 6), training=True, formed=True),
+    Case("from_function", quadratic(), normal(N, 6)),
+    Case("from_function-keyed", quadratic(True), normal(N, 6), training=True),
+    Case("formed", formed_scale(), normal(N, 6), formed=True),
 )
 
 MODELS = (

@@ -88,7 +88,7 @@ def _rows(array: Array) -> Array:
             f"example_sq_norms: factors must have a leading example axis, got shape {array.shape}; "
             "give the model a batch, e.g. x[None]"
         )
-    return array.reshape(array.shape[0], -1, array.shape[-1])
+    return array.reshape(array.shape[0], prod(array.shape[1:-1]), array.shape[-1])
 
 
 def _gram(x: Array, y: Array) -> Array:

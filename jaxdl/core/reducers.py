@@ -202,7 +202,7 @@ def _reduce_tree(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str)
     parts = zip(tree.flatten_up_to(params), factors, beside, strict=True)
     name = "params"
     reduced = [
-        _reduce_kept(reduce, {name: p}, {name: f}, None if s is None else {name: s}, path)[name]
+        _reduce_kept(reduce, {name: p}, {name: f}, None if s is None else {name: s}, path)
         for p, f, s in parts
     ]
-    return jax.tree.unflatten(tree, reduced)
+    return jax.tree.unflatten(tree, [r[name] for r in reduced]) if all(reduced) else {}

@@ -136,9 +136,7 @@ def _simplest(factor: Moved, whole: tuple[int, ...]) -> Factor:
 def _reshaped(step: Step, k: int, factor: Factor, value: Value) -> Factor | None:
     before, after = step.ins[k].shape, step.outs[0].shape
     if isinstance(factor, Sum | Diag):
-        return jax.tree.map(
-            lambda x: x.reshape(*x.shape[: x.ndim - len(after)], *before), factor
-        )
+        return jax.tree.map(lambda x: x.reshape(*x.shape[: x.ndim - len(after)], *before), factor)
     straight = tuple(range(len(before)))
     if isinstance(factor, Moved):
         if factor.axes == tuple(range(len(after))):  # a reshape of a reshape

@@ -93,7 +93,9 @@ def explain(loss: Callable[..., Any], params: Any, *example: Any, has_aux: bool 
 
     behind = [_behind(factor) for factor in jax.eval_shape(factors, given.params)]
     sites = [
-        _site(step, k, root, given.paths[root], size_of(traced.scope.ins[root]), loops, behind[root])
+        _site(
+            step, k, root, given.paths[root], size_of(traced.scope.ins[root]), loops, behind[root]
+        )
         for step, loops in _uses(traced.scope, {})
         for k in derived_places(step)
         for root in sorted(step.ins[k].roots)  # type: ignore[union-attr]

@@ -72,19 +72,22 @@ Pull = Callable[[Sequence[Any]], tuple[list[Factor], list[Any]]]
 
 
 def run(
-    traced: Traced, params: Sequence[Any], examples: Sequence[Any], n: int
+    traced: Traced, params: Sequence[Any], examples: Sequence[Any], n: int, pull_examples=False
 ) -> tuple[list[Array], Pull]:
     """(outputs, pull), the outputs with the n examples on the first axis.
 
     ``pull(cotangents of the outputs)`` is (the factors of the parameters, the cotangents of the
-    examples, with None for those that have none).
+    examples, with None for those that have none; all of them are None unless `pull_examples`).
     """
     scope = traced.scope
-    floats = [
-        i
-        for i, (x, v) in enumerate(zip(examples, scope.ins[traced.params :], strict=True))
-        if v.kind == Kind.DATA and jnp.issubdtype(x.dtype, jnp.inexact)
-    ]
+    floats = (
+        pull_examples
+        and [
+            i
+            for i, (x, v) in enumerate(zip(examples, scope.ins[traced.params :], strict=True))
+            if v.kind == Kind.DATA and jnp.issubdtype(x.dtype, jnp.inexact)
+        ]
+    ) or []
 
     def forward(ears, differentiated):
         given = list(examples)

@@ -165,7 +165,9 @@ def _of_use(step: Step, k: int, values: _Values, kept: Heard, heard: tuple) -> F
     form = form_of(step, k)
     mine = {j: kept[str(j)] for j in form.needs}
     shared = {
-        j: values(v) for j, v in enumerate(step.ins) if j != k and j not in mine and kind_of(v) != Kind.DATA
+        j: values(v)
+        for j, v in enumerate(step.ins)
+        if j != k and j not in mine and kind_of(v) != Kind.DATA
     }
     return form.make(mine, shared, values(step.ins[k]), heard)
 
@@ -183,9 +185,7 @@ def _inside_plain(step: Step, values: _Values, kept: Any, heard: Any, chosen: Ch
 
 def _inside_scan(step: Step, values: _Values, kept: Any, heard: Any, chosen: Chosen):
     """The factors of what a scan holds and of what it steps through."""
-    values.known.update(
-        (v, x) for v, x in zip(step.outs, kept.after, strict=True) if x is not None
-    )
+    values.known.update((v, x) for v, x in zip(step.outs, kept.after, strict=True) if x is not None)
     (body,), (inside,), (heard,) = step.parts, kept.inside, heard
     held, carried, _ = scan_parts(step.eqn)
     given = [

@@ -268,7 +268,7 @@ def _enter_data(scope: Scope, v: Var) -> Var:
     """A derived value as data: a use of its own. What is fixed is copied when it is needed."""
     if v.kind != Kind.DERIVED:
         return v
-    step = Step(None, [v], [Var(v.aval, Kind.DATA)])
+    step = Step(None, [v], [Var(v.aval, Kind.DATA, roots=v.roots)])
     step.outs[0].made_by = step
     scope.steps.append(step)
     return step.outs[0]

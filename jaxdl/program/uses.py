@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -149,7 +148,7 @@ def _conv(step: Step, k: int) -> Form | None:
     numbers = params["dimension_numbers"]
     if k != 1 or params["batch_group_count"] != 1:
         return None
-    x, w = step.ins
+    w = step.ins[1]
     lhs, rhs, out = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
     size = tuple(w.shape[i] for i in rhs[2:])
     padding = tuple(map(tuple, params["padding"]))

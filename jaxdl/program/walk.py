@@ -42,21 +42,17 @@ class ScanKept(NamedTuple):
     """Its outputs that are the same for all examples; None for data."""
 
 
-def ears_of(scope: Scope, n: int) -> dict[str, Any]:
-    """Zeros in the shape of every cotangent to be heard: for each use by the number of its step,
-    and for what is inside a step likewise."""
+def ears_of(scope: Scope, n: int, steps: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Zeros in the shape of every cotangent to be heard, for n examples: for each use by the number
+    of its step, and for what is inside a step likewise. `steps` are those of the scans around."""
     ears: dict[str, Any] = {}
     for i, step in enumerate(scope.steps):
         if step.is_use:
-            ears[str(i)] = tuple(
-                jnp.zeros((n, *out.shape), out.dtype) for out in step.outs if out.is_inexact
-            )
+            heard = [out for out in step.outs if out.is_inexact]
+            ears[str(i)] = tuple(jnp.zeros((*steps, n, *out.shape), out.dtype) for out in heard)
         elif step.parts:
-            inside = [ears_of(part, n) for part in step.parts]
-            if step.name == "scan":
-                length = step.eqn.params["length"]
-                inside = jax.tree.map(lambda e: jnp.zeros((length, *e.shape), e.dtype), inside)
-            ears[str(i)] = inside
+            more = (step.eqn.params["length"],) if step.name == "scan" else ()
+            ears[str(i)] = [ears_of(part, n, steps + more) for part in step.parts]
     return ears
 
 
@@ -154,9 +150,7 @@ def _scan(step: Step, values: list[Any], ears: list, n: int) -> tuple[list[Any],
     ]
     outs = [*end, *ys]
     inside, fixed = unpack_unique(kept)
-    after = [
-        None if v.kind == Kind.DATA else x for x, v in zip(outs, step.outs, strict=True)
-    ]
+    after = [None if v.kind == Kind.DATA else x for x, v in zip(outs, step.outs, strict=True)]
     return outs, ScanKept([inside], fixed, after)
 
 

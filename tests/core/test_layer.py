@@ -4,6 +4,7 @@
 # Wrong arguments are given on purpose.
 
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import pytest
 from flax import linen, nnx
 
 import jaxdl as jd
-from jaxdl.core.factors import FactorError, Formed, Outer
+from jaxdl.core.factors import Diag, FactorError, Formed, Outer
 from jaxdl.models import mlp
 
 assert_close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-13)
@@ -283,10 +284,70 @@ def test_from_function_is_any_function_with_the_backward_of_jax():
     assert_close(dx, expected_dx)
     jax.tree.map(lambda a, b: assert_close(a, b), gradient, expected)
 
-    kept, _ = layer.bwd(params, residuals, dy, jd.keep)
-    assert all(isinstance(factor, Formed) for factor in kept.values())
-    with pytest.raises(FactorError, match=r"^sine: example_sq_norms needs the examples apart, but"):
-        layer.bwd(params, residuals, dy, jd.example_sq_norms)
+    kept, kept_dx = layer.bwd(params, residuals, dy, jd.keep)
+    assert {name: type(factor) for name, factor in kept.items()} == {"w": Outer, "scale": Diag}
+    assert_close(kept_dx, expected_dx)
+    jax.tree.map(lambda a, b: assert_close(a, b), jd.reduce_kept(jd.grads, params, kept), expected)
+    norms, _ = layer.bwd(params, residuals, dy, jd.example_sq_norms)
+    for i in range(2):
+        alone = jax.vjp(apply, params, x[i : i + 1])[1](dy[i : i + 1])[0]
+        for name in params:
+            assert_close(norms[name][i], jnp.sum(alone[name] ** 2))
+
+
+@pytest.mark.parametrize("flags", [{"mixes": True}, {"side": True}])
+def test_from_function_that_mixes_or_has_a_side_has_formed_gradients(flags):
+    x = jd.With(draw(2, 4), jnp.ones(4)) if "side" in flags else draw(2, 4)
+    layer = jd.from_function(
+        lambda key, x: {"w": jnp.ones(4)},
+        lambda p, x: (x.x * x.side if "side" in flags else x - x.mean(0)) * p["w"],
+        name="other", params=("w",), **flags,
+    )  # fmt: skip
+    params = layer.init(KEY, x)
+    _, residuals = layer.fwd(params, x)
+    kept, _ = layer.bwd(params, residuals, draw(2, 4, seed=1), jd.keep)
+    assert isinstance(kept["w"], Formed)
+    with pytest.raises(FactorError, match=r"^other: .*needs the examples apart"):
+        layer.bwd(params, residuals, draw(2, 4, seed=1), jd.example_sq_norms)
+
+
+class Pair(NamedTuple):
+    left: Any
+    right: Any
+
+
+def test_from_function_takes_any_tree_of_parameters():
+    def apply(params, x):
+        inner = params.left["deep"]
+        return jnp.tanh(x @ inner[0] + inner[1]) @ params.right
+
+    tree = Pair({"deep": [draw(4, 3), draw(3)]}, draw(3, 2, seed=2))
+    layer = jd.from_function(lambda key, x: tree, apply, name="pair")
+    model = jd.serial(jd.dense(4), layer)
+    x = draw(5, 6)
+    params = model.init(KEY, x)
+    loss = jd.half_squared_error()
+    target = jnp.zeros((5, 2))
+    for reduce in (jd.grads, jd.example_sq_norms, jd.none):
+        _, reduced = jd.value_and_grad(model, loss, reduce=reduce)(params, x, target)
+        _, kept = jd.value_and_grad(model, loss, reduce=jd.keep)(params, x, target)
+        again = jd.reduce_kept(reduce, params, kept)
+        jax.tree.map(assert_close, jax.tree.leaves(again), jax.tree.leaves(reduced))
+    gradient = jd.value_and_grad(model, loss)(params, x, target)[1]
+    assert jax.tree.structure(gradient) == jax.tree.structure(params)
+    by_jax = jax.grad(lambda p: loss(model.apply(p, x), target))(params)
+    jax.tree.map(assert_close, gradient, by_jax)
+
+
+def test_from_function_that_loses_the_examples_is_told():
+    layer = jd.from_function(
+        lambda key, x: {"w": jnp.ones(4)}, lambda p, x: (x * p["w"]).sum(0), name="lost"
+    )
+    x = draw(2, 4)
+    params = layer.init(KEY, x)
+    _, residuals = layer.fwd(params, x)
+    with pytest.raises(ValueError, match=r"lost: the function must keep the examples on the first"):
+        layer.bwd(params, residuals, jnp.ones(4), jd.example_sq_norms)
 
 
 def test_from_function_with_a_key_draws_the_same_numbers_in_both_directions():

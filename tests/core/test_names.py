@@ -13,6 +13,7 @@ import pytest
 import jaxdl as jd
 from jaxdl.models import mlp, transformer_stack
 from jaxdl.numerics import wide
+from tests.cases import formed_scale
 
 KEY = jax.random.key(0)
 X = jnp.ones((2, 4))
@@ -97,8 +98,7 @@ def test_errors_that_are_not_ours_get_the_path_as_a_note():
 
 
 def test_errors_of_the_backward_and_of_reducers_begin_with_the_path():
-    formed = jd.from_function(lambda key, x: {"w": jnp.ones(4)}, lambda p, x: x * p["w"],
-                              name="formed", params=("w",))  # fmt: skip
+    formed = formed_scale()
     model = jd.serial(body=jd.serial(jd.dense(4), formed))
     params = model.init(KEY, X)
     y, residuals = model.fwd(params, X)
@@ -152,8 +152,7 @@ def test_a_reducer_with_settings_needs_the_examples_too():
 
 
 def test_errors_of_factors_begin_with_the_path_through_scan_time_and_tied():
-    formed = jd.from_function(lambda key, x: {"w": jnp.ones(4)}, lambda p, x: x * p["w"],
-                              name="formed", params=("w",))  # fmt: skip
+    formed = formed_scale()
     model = jd.serial(body=jd.tied(jd.serial(a=formed, b=formed), {"b/w": "a/w"}))
     params = model.init(KEY, X)
     y, residuals = model.fwd(params, X)

@@ -9,6 +9,7 @@ import pytest
 
 import jaxdl as jd
 from jaxdl.core.factors import FactorError, Outer, Sum
+from tests.cases import formed_scale
 
 assert_close = partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-12)
 KEY = jax.random.key(0)
@@ -184,14 +185,16 @@ def test_errors_of_scan_time():
         RNN.init(KEY, jnp.zeros(3))
     with pytest.raises(TypeError, match="scan_time: x must be an array, got a list; use"):
         RNN.apply({}, [[1.0]])
-    formed = jd.from_function(
+    formed = jd.leaf(
+        "formed",
         lambda key, pair: {"w": jnp.ones(WIDTH)},
-        lambda params, pair: (pair[0], pair[1] * params["w"]),
+        lambda params, pair: ((pair[0], pair[1] * params["w"]), pair[1]),
+        lambda params, x, dy: ({"w": jd.Formed((x * dy[1]).sum(0))}, (dy[0], dy[1] * params["w"])),
         params=("w",),
     )
     model, x = jd.scan_time(formed, carry), draw(N, T, WIDTH)
     params = model.init(KEY, x)
-    with pytest.raises(FactorError, match=r"^function: example_sq_norms needs the examples apart"):
+    with pytest.raises(FactorError, match=r"^formed: example_sq_norms needs the examples apart"):
         model.bwd(params, model.fwd(params, x)[1], x, jd.example_sq_norms)
 
 
@@ -348,11 +351,9 @@ def test_errors_of_ties_in_the_backward():
     ):
         model.bwd(params, residuals, y)
 
-    scale = jd.from_function(
-        lambda key, x: {"w": jnp.ones(4)}, lambda p, x: x * p["w"], name="scale", params=("w",)
-    )
-    model, x = jd.tied(jd.serial(scale, scale), {"scale_1/w": "scale/w"}), draw(2, 4)
+    formed = formed_scale()
+    model, x = jd.tied(jd.serial(formed, formed), {"formed_1/w": "formed/w"}), draw(2, 4)
     params = model.init(KEY, x)
     y, residuals = model.fwd(params, x)
-    with pytest.raises(FactorError, match=r"^scale: example_sq_norms needs the examples apart"):
+    with pytest.raises(FactorError, match=r"^formed: example_sq_norms needs the examples apart"):
         model.bwd(params, residuals, y, jd.example_sq_norms)

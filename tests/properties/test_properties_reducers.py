@@ -337,5 +337,5 @@ def test_example_norms_catch_factors_that_only_sum_to_the_gradient(bug):
 
 @on([case for case in WITH_PARAMS if case.formed])
 def test_example_norms_are_refused_by_name(case):
-    with pytest.raises(FactorError, match="quadratic: example_sq_norms needs the examples apart"):
+    with pytest.raises(FactorError, match="formed: example_sq_norms needs the examples apart"):
         jax.eval_shape(manual(case.layer, example_sq_norms), *draw(case))

@@ -16,9 +16,9 @@ from jaxdl.gradcheck.oracles import strip
 from jaxdl.gradcheck.oracles.probe import Backward, Probe
 from jaxdl.gradcheck.oracles.rounding import eps
 from jaxdl.gradcheck.problem.directions import cotangents
-from jaxdl.numerics.jaxprs import equations
 from jaxdl.gradcheck.problem.points import stress_points
 from jaxdl.gradcheck.problem.problem import Problem, x64
+from jaxdl.numerics.jaxprs import equations
 
 BLIND = 1e-2  # a relative error that must be seen, or the check has seen nothing
 

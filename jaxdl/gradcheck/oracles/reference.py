@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from jaxdl.gradcheck.oracles import strip
 from jaxdl.gradcheck.oracles.probe import Backward, Flat, backward_of
-from jaxdl.numerics.jaxprs import equations
 from jaxdl.gradcheck.problem.problem import GradcheckError, Problem
+from jaxdl.numerics.jaxprs import equations
 
 Reference = Literal["auto", "strip", "fd"] | Callable[..., Any]
 _BY_DIFFERENCES = "finite differences"

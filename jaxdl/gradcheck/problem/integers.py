@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.numerics.jaxprs import equations
 from jaxdl.gradcheck.problem.problem import Problem
+from jaxdl.numerics.jaxprs import equations
 
 _DRAWS = 16  # of sizes, until all are small enough to be indices
 Promise = Literal[
