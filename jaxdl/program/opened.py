@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdl.core.composed_factors import Zero
-from jaxdl.core.factor import Factor
 from jaxdl.numerics.jaxprs import equations, inner_jaxprs, where
 from jaxdl.program.pull import pull_scope
 from jaxdl.program.scope import Kind, Scope, Var, read_scope
-from jaxdl.program.walk import as_data, ears_of, run_scope
+from jaxdl.program.slots import ReduceAt, plan_slots
+from jaxdl.program.walk import as_data, ears_of, reduced_in, run_scope
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,36 +68,48 @@ def _check_effects(jaxpr: Any) -> None:
             )
 
 
-Pull = Callable[[Sequence[Any]], tuple[list[Factor], list[Any]]]
+Pull = Callable[[Sequence[Any]], tuple[list[Any], list[Any]]]
 
 
 def run(
-    traced: Traced, params: Sequence[Any], examples: Sequence[Any], n: int, pull_examples=False
+    traced: Traced,
+    params: Sequence[Any],
+    examples: Sequence[Any],
+    n: int,
+    reduce: ReduceAt = lambda root, param, factor: factor,
+    *,
+    inside: bool = False,
+    pull_examples: bool = False,
 ) -> tuple[list[Array], Pull]:
     """(outputs, pull), the outputs with the n examples on the first axis.
 
-    ``pull(cotangents of the outputs)`` is (the factors of the parameters, the cotangents of the
-    examples, with None for those that have none; all of them are None unless `pull_examples`).
+    ``pull(cotangents of the outputs)`` is (what `reduce` makes of each parameter, the cotangents of
+    the examples).
+
+    Args:
+      reduce: ``(number of the parameter, parameter, factor) -> anything``.
+      inside: whether it may be called inside the backward pass, for one step of a scan at a time,
+        and what it makes of these stacked: `jaxdl.program.slots`.
+      pull_examples: whether cotangents of the examples are asked for; they are None if not, and for
+        what has none.
     """
     scope = traced.scope
-    floats = (
-        pull_examples
-        and [
-            i
-            for i, (x, v) in enumerate(zip(examples, scope.ins[traced.params :], strict=True))
-            if v.kind == Kind.DATA and jnp.issubdtype(x.dtype, jnp.inexact)
-        ]
-    ) or []
+    slots = plan_slots(scope, traced.params, reduce, n) if inside else {}
+    floats = [
+        i
+        for i, (x, v) in enumerate(zip(examples, scope.ins[traced.params :], strict=True))
+        if pull_examples and v.kind == Kind.DATA and jnp.issubdtype(x.dtype, jnp.inexact)
+    ]
 
     def forward(ears, differentiated):
         given = list(examples)
         for i, x in zip(floats, differentiated, strict=True):
             given[i] = x
-        outs, kept = run_scope(scope, [*params, *given], ears, n)
+        outs, kept = run_scope(scope, [*params, *given], ears, n, slots)
         outs = as_data(outs, scope.outs, n)
         return outs, (outs, kept)
 
-    ears = ears_of(scope, n)
+    ears = ears_of(scope, n, slots)
     _, back, (outs, kept) = jax.vjp(forward, ears, [examples[i] for i in floats], has_aux=True)
 
     def pull(cotangents):
@@ -107,9 +119,13 @@ def run(
             for v, x in zip(scope.ins, [*params, *examples], strict=True)
         ]
         factors = pull_scope(scope, values, kept, heard)
+        reduced = reduced_in(scope, heard, slots)
+        for i, (v, param) in enumerate(zip(scope.ins, params, strict=False)):
+            if i not in reduced:
+                reduced[i] = reduce(i, param, factors.get(v, Zero(n)))
         of_examples = dict(zip(floats, found, strict=True))
         return (
-            [factors.get(v, Zero(n)) for v in scope.ins[: traced.params]],
+            [reduced[i] for i in range(traced.params)],
             [of_examples.get(i) for i in range(len(examples))],
         )
 

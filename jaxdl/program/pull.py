@@ -49,7 +49,7 @@ def pull_scope(
     values = _Values(scope.consts | dict(zip(scope.ins, inputs, strict=True)))
     factors: dict[Var, list[Factor]] = defaultdict(list)
     for i, step in enumerate(scope.steps):
-        if step.is_use:
+        if step.is_use and str(i) in kept:
             for k in derived_places(step):
                 if chosen(loops_of(step.ins[k])):
                     factor = _of_use(step, k, values, kept[str(i)], heard[str(i)])

@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from jaxdl.core.composed_factors import Stacked, stack_factors
 from jaxdl.core.factor import Factor, FactorError
-from jaxdl.core.reducers import Combined, Reducer, grads
+from jaxdl.core.reducers import Combined, Reducer, grads, keep
 from jaxdl.program.arguments import Arguments, read_arguments
 from jaxdl.program.opened import Traced, run, trace
 
@@ -60,15 +60,16 @@ def value_and_reduce(
     def call(params, *examples, slots=None):
         given = read_arguments("value_and_reduce", params, examples, in_axes)
         traced = trace_loss("value_and_reduce", loss, given, has_aux, keep_batch_dim)
-        outs, pull = run(traced, given.params, given.examples, given.n)
-        seeds = [jnp.ones_like(outs[0]), *map(_no_cotangent, outs[1:])]
-        factors = [_of_mean(factor, given.n) for factor in pull(seeds)[0]]
-        reduced = [
-            reduce_one(reduce, path, param, factor, slot)
-            for path, param, factor, slot in zip(
-                given.paths, given.params, factors, given.beside(slots), strict=True
-            )
-        ]
+        slot_of = given.beside(slots)
+
+        def reduce_at(i, param, factor):
+            # a slot is beside the whole parameter: such a one is not taken apart by steps
+            factor = _of_mean(factor, given.n)
+            return reduce_one(reduce, given.paths[i], param, factor, slot_of[i])
+
+        inside = slots is None and reduce is not keep
+        outs, pull = run(traced, given.params, given.examples, given.n, reduce_at, inside=inside)
+        reduced, _ = pull([jnp.ones_like(outs[0]), *map(_no_cotangent, outs[1:])])
         return jax.tree.unflatten(traced.out_tree, outs), given.like_params(reduced)
 
     return call

@@ -9,6 +9,7 @@ of its outputs lets the cotangent there out of the backward pass.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from jax.extend.core import Literal
 from jaxdl.numerics.jaxprs import bind, scan_parts
 from jaxdl.numerics.pytree import pack_unique, unpack_unique
 from jaxdl.program.scope import Kind, Scope, Step, Var, kind_of
+from jaxdl.program.slots import Slot, tap_into
 from jaxdl.program.uses import operands_kept
 
 
@@ -42,22 +44,41 @@ class ScanKept(NamedTuple):
     """Its outputs that are the same for all examples; None for data."""
 
 
-def ears_of(scope: Scope, n: int, steps: tuple[int, ...] = ()) -> dict[str, Any]:
-    """Zeros in the shape of every cotangent to be heard, for n examples: for each use by the number
-    of its step, and for what is inside a step likewise. `steps` are those of the scans around."""
+Slots = dict[Step, Slot]
+
+
+def ears_of(scope: Scope, n: int, slots: Slots, steps: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Zeros in the shape of all that is to be heard, for n examples: the cotangents at each use, or
+    what it is reduced to, by the number of its step; and for what is inside a step likewise.
+    `steps` are those of the scans around."""
     ears: dict[str, Any] = {}
     for i, step in enumerate(scope.steps):
-        if step.is_use:
+        if step in slots:
+            empty = slots[step].empty(step, n)
+            ears[str(i)] = jax.tree.map(lambda x: jnp.zeros((*steps, *x.shape), x.dtype), empty)
+        elif step.is_use:
             heard = [out for out in step.outs if out.is_inexact]
             ears[str(i)] = tuple(jnp.zeros((*steps, n, *out.shape), out.dtype) for out in heard)
         elif step.parts:
             more = (step.eqn.params["length"],) if step.name == "scan" else ()
-            ears[str(i)] = [ears_of(part, n, steps + more) for part in step.parts]
+            ears[str(i)] = [ears_of(part, n, slots, steps + more) for part in step.parts]
     return ears
 
 
+def reduced_in(scope: Scope, heard: dict[str, Any], slots: Slots) -> dict[int, Any]:
+    """What was reduced inside the backward pass, by the number of the parameter."""
+    found: dict[int, Any] = {}
+    for i, step in enumerate(scope.steps):
+        if step in slots:
+            found[slots[step].root] = heard[str(i)]
+        elif step.parts:
+            for part, inside in zip(step.parts, heard[str(i)], strict=True):
+                found |= reduced_in(part, inside, slots)
+    return found
+
+
 def run_scope(
-    scope: Scope, inputs: Sequence[Any], ears: dict[str, Any], n: int
+    scope: Scope, inputs: Sequence[Any], ears: dict[str, Any], n: int, slots: Slots
 ) -> tuple[list[Any], dict[str, Any]]:
     """(outputs, what was kept at each use and inside each step): see `ears_of`."""
     env: dict[Var, Any] = dict(scope.consts)
@@ -67,7 +88,7 @@ def run_scope(
     for i, step in enumerate(scope.steps):
         values = [value_of(env, v) for v in step.ins]
         if step.parts:
-            outs, kept[str(i)] = _INSIDE[step.name](step, values, ears[str(i)], n)
+            outs, kept[str(i)] = _INSIDE[step.name](step, values, ears[str(i)], n, slots)
         elif step.eqn is None:
             outs = [on_all_examples(values[0], n)]
         elif step.is_plain:
@@ -75,12 +96,18 @@ def run_scope(
         else:
             outs = on_examples(step, values)
         if step.is_use:
-            heard = iter(ears[str(i)])
+            floats = [y for y, out in zip(outs, step.outs, strict=True) if out.is_inexact]
+            of_use = operands_kept(step, values, n)
+            if step in slots:
+                held = slots[step].held(step, partial(value_of, env), of_use)
+                heard = tap_into(step, slots[step], floats, ears[str(i)], held)
+            else:
+                heard = [tap(y, ear) for y, ear in zip(floats, ears[str(i)], strict=True)]
+                kept[str(i)] = of_use
+            rest = iter(heard)
             outs = [
-                tap(y, next(heard)) if out.is_inexact else y
-                for y, out in zip(outs, step.outs, strict=True)
+                next(rest) if out.is_inexact else y for y, out in zip(outs, step.outs, strict=True)
             ]
-            kept[str(i)] = operands_kept(step, values, n)
         env.update(zip(step.outs, outs, strict=True))
     return [value_of(env, v) for v in scope.outs], kept
 
@@ -112,7 +139,7 @@ def as_data(values: Sequence[Any], variables: Sequence[Var | Literal], n: int) -
 # --- steps with others inside -------------------------------------------------------------------
 
 
-def _scan(step: Step, values: list[Any], ears: list, n: int) -> tuple[list[Any], Any]:
+def _scan(step: Step, values: list[Any], ears: list, n: int, slots: Slots) -> tuple[list[Any], Any]:
     body, params = step.parts[0], step.eqn.params
     held, carried, _ = scan_parts(step.eqn)
     first, last = held, held + carried
@@ -129,7 +156,7 @@ def _scan(step: Step, values: list[Any], ears: list, n: int) -> tuple[list[Any],
 
     def one(carry, slices):
         xs, ears = slices
-        outs, kept = run_scope(body, [*values[:held], *carry, *xs], ears, n)
+        outs, kept = run_scope(body, [*values[:held], *carry, *xs], ears, n, slots)
         outs = [
             on_all_examples(out, n) if v.kind == Kind.DATA and kind_of(b) != Kind.DATA else out
             for out, v, b in zip(outs, step.outs, body.outs, strict=True)
@@ -154,11 +181,11 @@ def _scan(step: Step, values: list[Any], ears: list, n: int) -> tuple[list[Any],
     return outs, ScanKept([inside], fixed, after)
 
 
-def _checkpoint(step: Step, values: list[Any], ears: list, n: int) -> tuple[list[Any], Any]:
+def _checkpoint(step: Step, values: list[Any], ears: list, n: int, slots: Slots) -> tuple[list[Any], Any]:
     body, params = step.parts[0], step.eqn.params
 
     def run(values, ears):
-        outs, kept = run_scope(body, values, ears, n)
+        outs, kept = run_scope(body, values, ears, n, slots)
         return as_data(outs, body.outs, n), kept
 
     again = jax.checkpoint(run, prevent_cse=params["prevent_cse"], policy=params["policy"])
@@ -166,12 +193,12 @@ def _checkpoint(step: Step, values: list[Any], ears: list, n: int) -> tuple[list
     return outs, [kept]
 
 
-def _cond(step: Step, values: list[Any], ears: list, n: int) -> tuple[list[Any], Any]:
+def _cond(step: Step, values: list[Any], ears: list, n: int, slots: Slots) -> tuple[list[Any], Any]:
     index, *values = values
 
     def branch(k):
         def run(values, ears):
-            outs, kept = run_scope(step.parts[k], values, ears[k], n)
+            outs, kept = run_scope(step.parts[k], values, ears[k], n, slots)
             return as_data(outs, step.parts[k].outs, n), kept
 
         return run
