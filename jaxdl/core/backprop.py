@@ -5,14 +5,27 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jaxdl.core.factors import FactorError, Formed, stack_factors
-from jaxdl.core.layer import Layer, map_layers
+from jaxdl.core.layer import Layer, map_layers, walk_layers
 from jaxdl.core.loss import Loss
-from jaxdl.core.reducers import Reducer, Seen, grads, needs_examples, reduce_kept
+from jaxdl.core.reducers import (
+    Reducer,
+    Seen,
+    TwoPass,
+    combine,
+    grads,
+    is_combined,
+    keep_for,
+    measured,
+    needs_examples,
+    reduce_kept,
+)
 from jaxdl.core.side import join_side, split_side
 from jaxdl.numerics.checks import check_array
+from jaxdl.numerics.dtypes import wide
 
 Path = Literal["manual", "autodiff"]
 PATHS = ("manual", "autodiff")
@@ -63,8 +76,13 @@ def value_and_grad(
         _check_batch(x)
         y, residuals = model.fwd(params, x, key)
         value, loss_residuals = loss.fwd(y, target, where)
-        reduced, _ = model.bwd(params, residuals, loss.bwd(loss_residuals), reduce, slots)
-        return value, reduced
+        dy = loss.bwd(loss_residuals)
+        if not isinstance(reduce, TwoPass):
+            return value, model.bwd(params, residuals, dy, reduce, slots)[0]
+        if two_passes_pay(model):
+            return value, _in_two_passes(model, params, residuals, dy, reduce, slots)
+        kept, _ = model.bwd(params, residuals, dy, keep_for(reduce))
+        return value, reduce_kept(reduce, params, kept, slots)
 
     def autodiff(params, x, target, key=None, *, where=None, slots=None):
         _check_batch(x)
@@ -84,6 +102,37 @@ def value_and_grad(
             ) from None
 
     return manual if path == "manual" else autodiff
+
+
+def two_passes_pay(model: Layer) -> bool:
+    """Whether a `TwoPass` runs the backward twice, or once with the factors kept for the second."""
+    return any(layer.name == "repeat" for _, layer in walk_layers(model))
+
+
+def _in_two_passes(
+    model: Layer, params: Any, residuals: Any, dy: Any, reduce: TwoPass, slots: Any
+) -> Any:
+    """What a `TwoPass` makes of one forward pass.
+
+    The backward is linear in dy, example by example: the second pass is that of weighted dy.
+    """
+    measure, only = measured(reduce.measure)
+    first, _ = model.bwd(params, residuals, dy, measure)
+    weights = reduce.weights(only(first))
+    dy = jax.tree.map(lambda d: _weigh(d, weights), dy)
+    second, _ = model.bwd(params, residuals, dy, combine(then=reduce.then), slots)
+    # a tap reports the cotangent of the loss, not a weighted one
+    return jax.tree.map(
+        lambda one, two: two["then"] if is_combined(one) else one,
+        first, second, is_leaf=is_combined,
+    )  # fmt: skip
+
+
+def _weigh(d: Array, weights: Array) -> Array:
+    """d (N, ...) with every example times its weight, in the dtype of d."""
+    dtype = wide(d.dtype)
+    weights = jnp.expand_dims(weights.astype(dtype), tuple(range(1, d.ndim)))
+    return (d.astype(dtype) * weights).astype(d.dtype)
 
 
 def _formed(layer: Layer, gradient: Any) -> Any:
@@ -149,7 +198,11 @@ def backprop_trace(model: Layer, loss: Loss, *, reduce: Reducer = grads):
         _check_batch(x)
         y, residuals = watched.fwd(params, x, key)
         value, loss_residuals = loss.fwd(y, target, where)
-        seen, dx = watched.bwd(params, residuals, loss.bwd(loss_residuals), reduce, slots)
+        dy, twice = loss.bwd(loss_residuals), isinstance(reduce, TwoPass)
+        first = keep_for(reduce) if twice else reduce
+        seen, dx = watched.bwd(params, residuals, dy, first, None if twice else slots)
+        if twice:
+            seen = reduce_kept(reduce, params, seen, slots)
         activations, deltas, reduced = (
             jax.tree.map(operator.attrgetter(name), seen, is_leaf=lambda n: isinstance(n, Seen))
             for name in ("activation", "delta", "reduced")

@@ -1,21 +1,23 @@
 """The squared gradient norm of every example, from the factors, without a gradient for each."""
 
 import functools
-from collections.abc import Callable
-from math import prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
-from jax.sharding import PartitionSpec
+from jax import Array
 
+from jaxdl.core.examples import (
+    block_of,
+    check_apart,
+    each_example,
+    gradients_apart,
+    patch_numbers,
+)
 from jaxdl.core.factors import (
     ConvOuter,
     Diag,
     Factor,
-    FactorError,
-    Formed,
     Local,
     Many,
     Outer,
@@ -24,9 +26,7 @@ from jaxdl.core.factors import (
     Zero,
 )
 from jaxdl.core.reducer import Factors, per_example
-from jaxdl.numerics.correlation import BLOCK_ELEMENTS
 from jaxdl.numerics.dtypes import wide
-from jaxdl.numerics.sharding import explicit_sharding
 
 
 @per_example
@@ -50,11 +50,8 @@ def example_sq_norms(
 
 def _inner(f: Factor, g: Factor, param: Array) -> Array:
     """Per-example inner products ⟨∇ᵢ of f, ∇ᵢ of g⟩ of two factors of one parameter: (N,)."""
-    if isinstance(f, Formed) or isinstance(g, Formed):
-        raise FactorError(
-            "example_sq_norms needs the examples apart, but the layer gives an already formed "
-            "gradient (Formed), summed over them; write its bwd with Outer, Sum or Scatter factors"
-        )
+    for factor in (f, g):
+        check_apart("example_sq_norms", factor)
     if isinstance(f, Many):
         return functools.reduce(jnp.add, (_inner(part, g, param) for part in f.factors))
     if isinstance(g, Many):
@@ -133,37 +130,16 @@ def _inner_of_patches(f: ConvOuter, param: Array) -> Array:
             return jnp.sum(_gram(rows.a, rows.a) * _gram(rows.d, rows.d))
         return jnp.sum(jnp.square(rows.form(matrix)))
 
-    # numbers in the patches of one example
-    patches = prod(f.d.shape[1:-1]) * prod(param.shape[:-1])
-    return _each_example(one, f, param, batch_size=max(1, BLOCK_ELEMENTS // max(1, patches)))
+    return each_example(one, f, param, block_of(patch_numbers(f, param)))
 
 
 def _inner_one_by_one(f: Factor, g: Factor, param: Array) -> Array:
     """The general case: one example's gradients at a time, never examples × parameters."""
-    (f_batched, f_join), (g_batched, g_join) = f.split(), g.split()
+    (rows, form), (others, form_other) = gradients_apart(f), gradients_apart(g)
 
     def one(pair: tuple[Any, Any], param: Array) -> Array:
-        some, others = jax.tree.map(lambda array: array[None], pair)
-        first = f_join(some).form(param)
-        second = first if f is g else g_join(others).form(param)
+        first = form(pair[0], param)
+        second = first if f is g else form_other(pair[1], param)
         return jnp.sum(first * second, dtype=wide(param.dtype))
 
-    return _each_example(one, (f_batched, g_batched), param)
-
-
-def _each_example(
-    one: Callable[[Any, Array], Array], factors: Any, param: Array, batch_size: int | None = None
-) -> Array:
-    """``one(factors of an example, param)`` for every example, `batch_size` at a time: (N,)."""
-
-    def loop(factors: Any, param: Array) -> Array:
-        return lax.map(lambda part: one(part, param), factors, batch_size=batch_size)
-
-    sharding = explicit_sharding(jax.tree.leaves(factors)[0])
-    axis = sharding.spec[0] if sharding is not None and sharding.spec else None
-    if axis is None:
-        return loop(factors, param)
-    # The examples lie on several devices: a loop cannot run over them all, so each device runs
-    # over its own.
-    mine, whole = PartitionSpec(axis), PartitionSpec()
-    return jax.shard_map(loop, in_specs=(mine, whole), out_specs=mine)(factors, param)
+    return each_example(one, (rows, others), param)
