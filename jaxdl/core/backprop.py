@@ -105,8 +105,17 @@ def value_and_grad(
 
 
 def two_passes_pay(model: Layer) -> bool:
-    """Whether a `TwoPass` runs the backward twice, or once with the factors kept for the second."""
-    return any(layer.name == "repeat" for _, layer in walk_layers(model))
+    """Whether a `TwoPass` runs the backward twice, or once and keeps the factors for the second.
+
+    To run it again costs every dx once more. To keep costs nothing where layers stand one by one:
+    the factors are made of what is there anyway. A scan over layers would stack a second copy of
+    it, and a `remat` would keep after all what it is there to forget. Measured with `clipped_sum`
+    (CPU, two cores, 64 examples; time and temporary memory as multiples of the plain gradient):
+    a transformer of 4 repeated blocks, T = 64, kept 1.50 and 1.78, twice 1.30 and 1.05; the same
+    blocks one by one, kept 1.28 and 1.23, twice 1.42 and 1.13; a convolutional net, kept 1.00 and
+    1.5, twice 1.23 and 1.6; an MLP of three layers, kept 0.77, twice 0.99, both under 1 MB.
+    """
+    return any(layer.name in ("repeat", "remat") for _, layer in walk_layers(model))
 
 
 def _in_two_passes(
