@@ -5,27 +5,23 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from jaxdl.core.factors import FactorError, Formed, stack_factors
-from jaxdl.core.layer import Layer, map_layers, walk_layers
+from jaxdl.core.layer import Layer, map_layers
 from jaxdl.core.loss import Loss
 from jaxdl.core.reducers import (
     Reducer,
     Seen,
     TwoPass,
-    combine,
     grads,
-    is_combined,
     keep_for,
-    measured,
     needs_examples,
     reduce_kept,
 )
 from jaxdl.core.side import join_side, split_side
+from jaxdl.core.two_passes import weigh_and_reduce
 from jaxdl.numerics.checks import check_array
-from jaxdl.numerics.dtypes import wide
 
 Path = Literal["manual", "autodiff"]
 PATHS = ("manual", "autodiff")
@@ -63,12 +59,7 @@ def value_and_grad(
       FactorError: the reducer needs the examples apart and they are not to be had: the loss or a
         layer mixes them, or a gradient is formed already.
     """
-    _check_parts("value_and_grad", model, loss)
-    if loss.mixes and needs_examples(reduce):
-        raise FactorError(
-            f"value_and_grad: the reducer needs the examples apart, but the loss {loss.name} mixes "
-            "them: no example has a loss of its own; use another loss, or another reducer"
-        )
+    _check_parts("value_and_grad", model, loss, reduce)
     if path not in PATHS:
         raise ValueError(f"value_and_grad: path must be one of {PATHS}, got {path!r}; choose one")
 
@@ -77,12 +68,9 @@ def value_and_grad(
         y, residuals = model.fwd(params, x, key)
         value, loss_residuals = loss.fwd(y, target, where)
         dy = loss.bwd(loss_residuals)
-        if not isinstance(reduce, TwoPass):
-            return value, model.bwd(params, residuals, dy, reduce, slots)[0]
-        if two_passes_pay(model):
-            return value, _in_two_passes(model, params, residuals, dy, reduce, slots)
-        kept, _ = model.bwd(params, residuals, dy, keep_for(reduce))
-        return value, reduce_kept(reduce, params, kept, slots)
+        if isinstance(reduce, TwoPass):
+            return value, weigh_and_reduce(model, params, residuals, dy, reduce, slots)
+        return value, model.bwd(params, residuals, dy, reduce, slots)[0]
 
     def autodiff(params, x, target, key=None, *, where=None, slots=None):
         _check_batch(x)
@@ -104,46 +92,6 @@ def value_and_grad(
     return manual if path == "manual" else autodiff
 
 
-def two_passes_pay(model: Layer) -> bool:
-    """Whether a `TwoPass` runs the backward twice, or once and keeps the factors for the second.
-
-    To run it again costs every dx once more. To keep costs nothing where layers stand one by one:
-    the factors are made of what is there anyway. A scan over layers would stack a second copy of
-    it, and a `remat` would keep after all what it is there to forget. Measured with `clipped_sum`
-    (CPU, two cores, 64 examples; time and temporary memory as multiples of the plain gradient):
-    a transformer of 4 repeated blocks, T = 64, kept 1.50 and 1.78, twice 1.30 and 1.05; the same
-    blocks one by one, kept 1.28 and 1.23, twice 1.42 and 1.13; a convolutional net, kept 1.00 and
-    1.5, twice 1.23 and 1.6; an MLP of three layers, kept 0.77, twice 0.99, both under 1 MB.
-    """
-    return any(layer.name in ("repeat", "remat") for _, layer in walk_layers(model))
-
-
-def _in_two_passes(
-    model: Layer, params: Any, residuals: Any, dy: Any, reduce: TwoPass, slots: Any
-) -> Any:
-    """What a `TwoPass` makes of one forward pass.
-
-    The backward is linear in dy, example by example: the second pass is that of weighted dy.
-    """
-    measure, only = measured(reduce.measure)
-    first, _ = model.bwd(params, residuals, dy, measure)
-    weights = reduce.weights(only(first))
-    dy = jax.tree.map(lambda d: _weigh(d, weights), dy)
-    second, _ = model.bwd(params, residuals, dy, combine(then=reduce.then), slots)
-    # a tap reports the cotangent of the loss, not a weighted one
-    return jax.tree.map(
-        lambda one, two: two["then"] if is_combined(one) else one,
-        first, second, is_leaf=is_combined,
-    )  # fmt: skip
-
-
-def _weigh(d: Array, weights: Array) -> Array:
-    """d (N, ...) with every example times its weight, in the dtype of d."""
-    dtype = wide(d.dtype)
-    weights = jnp.expand_dims(weights.astype(dtype), tuple(range(1, d.ndim)))
-    return (d.astype(dtype) * weights).astype(d.dtype)
-
-
 def _formed(layer: Layer, gradient: Any) -> Any:
     """The gradient as the tree of factors that `keep` would have returned."""
     if not layer.children:
@@ -155,13 +103,18 @@ def _formed(layer: Layer, gradient: Any) -> Any:
     return {name: _formed(children[name], part) for name, part in gradient.items()}
 
 
-def _check_parts(name: str, model: Any, loss: Any) -> None:
+def _check_parts(name: str, model: Any, loss: Any, reduce: Reducer) -> None:
     for what, value, kind in (("model", model, Layer), ("loss", loss, Loss)):
         if not isinstance(value, kind):
             raise TypeError(
                 f"{name}: {what} must be a {kind.__name__}, got {value!r}; call its constructor, "
                 "e.g. mean_squared_error()"
             )
+    if loss.mixes and needs_examples(reduce):
+        raise FactorError(
+            f"{name}: the reducer needs the examples apart, but the loss {loss.name} mixes them: "
+            "no example has a loss of its own; use another loss, or another reducer"
+        )
 
 
 def _check_batch(x: Any) -> None:
@@ -200,7 +153,7 @@ def backprop_trace(model: Layer, loss: Loss, *, reduce: Reducer = grads):
     under jit, and inside the scan of `repeat`. For a dense layer the activation is the net input
     of its units and the delta is the δ = ∂loss/∂net of the textbooks.
     """
-    _check_parts("backprop_trace", model, loss)
+    _check_parts("backprop_trace", model, loss, reduce)
     watched = map_layers(lambda path, layer: layer if layer.children else _watch(layer), model)
 
     def trace(params, x, target, key=None, *, where=None, slots=None) -> Trace:

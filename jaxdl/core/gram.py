@@ -12,6 +12,7 @@ similarity (Pruthi et al. 2020, arXiv:2002.08484).
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -133,7 +134,9 @@ def _of_outers(f: Outer, g: Outer, param: Array) -> Array:
     return _by_rows(f, g, param)
 
 
-def _by_pairs(products: Any, rows: tuple[Array, Array], others: tuple[Array, Array]) -> Array:
+def _by_pairs(
+    products: Callable[..., Array], rows: tuple[Array, Array], others: tuple[Array, Array]
+) -> Array:
     """All pairs of positions of an example and of all others; as many examples as fill a block."""
     pairs = rows[1].shape[1] * others[1].shape[0] * others[1].shape[1]
     return each_example(products, rows, others, block_of(pairs))
@@ -183,24 +186,28 @@ def _by_rows(f: Outer, g: Outer, param: Array) -> Array:
     def form(a: Array, d: Array) -> Array:
         return jnp.einsum("ntm,ntk->nmk", a, rows_of(d), preferred_element_type=wide(d.dtype))
 
-    def step(total: Array, parts: tuple[Array, Array]) -> tuple[Array, None]:
+    def products(parts: tuple[Array, Array]) -> Array:
         first = form(parts[0], f.d)
-        return total + _dots(first, first if f is g else form(parts[1], g.d)), None
+        return _dots(first, first if f is g else form(parts[1], g.d))
 
-    start = jnp.zeros((len(f.d), len(g.d)), wide(f.d.dtype))
-    return lax.scan(step, start, (cut(f.a), cut(g.a)))[0]
+    return _sum_over(products, (cut(f.a), cut(g.a)))
 
 
 def _of_locals(f: Local, g: Local) -> Array:
     """Σ over places p of (a aᵀ)∘(d dᵀ), one place at a time."""
 
-    def step(total: Array, place: tuple[Array, ...]) -> tuple[Array, None]:
+    def products(place: tuple[Array, ...]) -> Array:
         a, d, other_a, other_d = place
-        return total + _dots(a, other_a) * _dots(d, other_d), None
+        return _dots(a, other_a) * _dots(d, other_d)
 
-    start = jnp.zeros((len(f.d), len(g.d)), wide(f.d.dtype))
-    places = tuple(jnp.moveaxis(array, 1, 0) for array in (f.a, f.d, g.a, g.d))
-    return lax.scan(step, start, places)[0]
+    return _sum_over(products, tuple(jnp.moveaxis(x, 1, 0) for x in (f.a, f.d, g.a, g.d)))
+
+
+def _sum_over(products: Callable[[Any], Array], parts: Any) -> Array:
+    """Σ of the products of each part, one after the other."""
+    start = products(jax.tree.map(lambda array: array[0], parts))
+    others = jax.tree.map(lambda array: array[1:], parts)
+    return lax.scan(lambda total, part: (total + products(part), None), start, others)[0]
 
 
 def _one_by_one(f: Factor, g: Factor, param: Array) -> Array:

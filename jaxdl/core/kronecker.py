@@ -14,9 +14,9 @@ A weight that is used more than once, at several positions or in several places 
                                       A = Σₙ (Σᵣ a/R)⊗(Σᵣ a/R)        D = Σₙ (Σᵣ d)⊗(Σᵣ d)
 """
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from math import prod
 from typing import Any, Literal
 
 import jax
@@ -90,7 +90,7 @@ def kron(
         raise ValueError(
             f"kron: convention must be one of {CONVENTIONS}, got {convention!r}; choose one"
         )
-    return partial(_kron, sides=(a, d), where=where, convention=convention)
+    return functools.partial(_kron, sides=(a, d), where=where, convention=convention)
 
 
 def _kron(
@@ -123,13 +123,11 @@ def _uses(factor: Factor) -> list[Factor]:
     return [] if isinstance(factor, Zero) else [factor]
 
 
-def _masked(factor: Factor, where: Array | None) -> tuple[Any, Array | int]:
-    """(the factor without what `where` leaves out, how many terms remain)."""
-    lead = factor.ids.shape if isinstance(factor, Scatter) else factor.d.shape[:-1]  # type: ignore
-    if isinstance(factor, Local):
-        lead = lead[:-1]
+def _masked(factor: Any, where: Array | None) -> tuple[Any, Array]:
+    """(the factor without what `where` leaves out, 1 for each example and position that counts)."""
+    lead = factor.d.shape[: -2 if isinstance(factor, Local) else -1]
     if where is None:
-        return factor, prod(lead)
+        return factor, jnp.ones(lead, wide(factor.d.dtype))
     if isinstance(factor, ConvOuter) and where.ndim > 1:
         raise FactorError(
             f"kron: the places of a convolution are not the positions of `where`, {where.shape}; "
@@ -141,21 +139,16 @@ def _masked(factor: Factor, where: Array | None) -> tuple[Any, Array | int]:
             f"kron: `where` must have the first axes of the layer's positions, {lead}, got shape "
             f"{where.shape}; give one for each example, (N,)"
         )
-    terms = jnp.sum(mask) * prod(lead[mask.ndim :])
 
-    def masked(array: Array) -> Array:
-        return jnp.where(jnp.expand_dims(mask, tuple(range(mask.ndim, array.ndim))), array, 0)
+    def masked(array: Array, instead: int = 0) -> Array:
+        axes = tuple(range(mask.ndim, array.ndim))
+        return jnp.where(jnp.expand_dims(mask, axes), array, instead)
 
+    ones = masked(jnp.ones(lead, wide(factor.d.dtype)))
     if isinstance(factor, Scatter):
-        expanded = jnp.broadcast_to(
-            jnp.expand_dims(mask, tuple(range(mask.ndim, factor.ids.ndim))), factor.ids.shape
-        )
-        ids = jnp.where(expanded, factor.ids, -1)  # outside the table
-        return Scatter(ids, masked(factor.d)), terms
-    fields = {
-        name: masked(getattr(factor, name)) for name in ("a", "x", "d") if hasattr(factor, name)
-    }
-    return replace(factor, **fields), terms
+        return Scatter(masked(factor.ids, -1), masked(factor.d)), ones  # -1 is outside the table
+    fields = {k: masked(getattr(factor, k)) for k in ("a", "x", "d") if hasattr(factor, k)}
+    return replace(factor, **fields), ones
 
 
 # --- expand -------------------------------------------------------------------------------------
@@ -163,21 +156,24 @@ def _masked(factor: Factor, where: Array | None) -> tuple[Any, Array | int]:
 
 def _expanded(factor: Factor, param: Array, where: Array | None) -> Kronecker:
     _check_sides(factor, param)
-    factor, terms = _masked(factor.summed() if isinstance(factor, Diag) else factor, where)
-    count = jnp.asarray(terms, wide(param.dtype))
-    if isinstance(factor, (Outer, ConvOuter)):
-        return Kronecker(*factor.kronecker(), count)
-    if isinstance(factor, Sum):
-        return Kronecker(None, Outer(factor.d, factor.d).kronecker()[1], count)
-    if isinstance(factor, Local):
-        a, d = (array.reshape(-1, *array.shape[-2:]) for array in (factor.a, factor.d))
-        return Kronecker(_place_products(a), _place_products(d), count)
-    ids, d = factor.ids, factor.d
-    inside = (ids >= 0) & (ids < param.shape[0])
-    reads = Scatter(ids, inside[..., None].astype(count.dtype))
-    reads = reads.form(jnp.zeros((param.shape[0], 1), count.dtype))[:, 0]
-    d = jnp.where(inside[..., None], d, 0)
-    return Kronecker(reads, Outer(d, d).kronecker()[1], jnp.sum(inside, dtype=count.dtype))
+    used, ones = _masked(factor.summed() if isinstance(factor, Diag) else factor, where)
+    terms = jnp.sum(ones)
+    if isinstance(used, (Outer, ConvOuter)):
+        return Kronecker(*used.kronecker(), terms)
+    if isinstance(used, Sum):
+        return Kronecker(None, _products(used.d), terms)
+    if isinstance(used, Local):
+        a, d = (rows.reshape(-1, *rows.shape[-2:]) for rows in (used.a, used.d))
+        return Kronecker(_place_products(a), _place_products(d), terms)
+    inside = ((used.ids >= 0) & (used.ids < param.shape[0]))[..., None]
+    table = jnp.zeros((param.shape[0], 1), terms.dtype)
+    reads = Scatter(used.ids, inside.astype(terms.dtype)).form(table)[:, 0]
+    return Kronecker(reads, _products(jnp.where(inside, used.d, 0)), jnp.sum(reads))
+
+
+def _products(rows: Array) -> Array:
+    """Σ r⊗r."""
+    return Outer(rows, rows).kronecker()[1]
 
 
 def _place_products(rows: Array) -> Array:
@@ -227,19 +223,14 @@ def _per_example(factor: Factor, param: Array, where: Array | None) -> tuple[Any
             f"kron: convention='reduce' would make the diagonal side of a {type(factor).__name__} "
             "factor a whole matrix; use convention='expand'"
         )
-    factor, _ = _masked(factor.summed() if isinstance(factor, Diag) else factor, where)
-    d = jnp.sum(rows_of(factor.d), axis=1, dtype=wide(factor.d.dtype))
-    uses = jnp.full(len(d), prod(factor.d.shape[1:-1]), d.dtype)
-    if where is not None:
-        lead = factor.d.shape[:-1]
-        mask = where.any(axis=tuple(range(len(lead), where.ndim)))
-        mask = jnp.expand_dims(mask, tuple(range(mask.ndim, len(lead))))
-        uses = jnp.sum(jnp.broadcast_to(mask, lead).reshape(len(d), -1), axis=1, dtype=d.dtype)
-    if isinstance(factor, Sum):
+    used, ones = _masked(factor.summed() if isinstance(factor, Diag) else factor, where)
+    uses = ones.reshape(len(ones), -1).sum(axis=1)
+    d = jnp.sum(rows_of(used.d), axis=1, dtype=uses.dtype)
+    if isinstance(used, Sum):
         return None, d, uses
-    if isinstance(factor, ConvOuter):
-        return _patch_sums(factor, param), d, uses
-    return jnp.sum(rows_of(factor.a), axis=1, dtype=d.dtype), d, uses
+    if isinstance(used, ConvOuter):
+        return _patch_sums(used, param), d, uses
+    return jnp.sum(rows_of(used.a), axis=1, dtype=uses.dtype), d, uses
 
 
 def _patch_sums(factor: ConvOuter, param: Array) -> Array:
@@ -262,9 +253,13 @@ def _reduced(uses: list[tuple[Any, Array, Array]]) -> Kronecker:
     if not uses:
         return Kronecker(None, None, None)
     inputs, cotangents, counts = zip(*uses, strict=True)
-    d, count = sum(cotangents), sum(counts)
+    d, count = _sum(cotangents), _sum(counts)
     terms = jnp.sum(count > 0, dtype=d.dtype)
     if any(a is None for a in inputs):
-        return Kronecker(None, Outer(d, d).kronecker()[1], terms)
-    mean = sum(inputs) / jnp.maximum(count, 1)[:, None]
-    return Kronecker(*Outer(mean, d).kronecker(), terms)
+        return Kronecker(None, _products(d), terms)
+    mean = _sum(inputs) / jnp.maximum(count, 1)[:, None]
+    return Kronecker(_products(mean), _products(d), terms)
+
+
+def _sum(arrays: Sequence[Array]) -> Array:
+    return functools.reduce(jnp.add, arrays)

@@ -36,6 +36,7 @@ from jaxdl.core.factors import ConvOuter, Diag, Factor, Local, Many, Outer, Scat
 from jaxdl.core.reducer import Factors, Reducer, per_example
 from jaxdl.numerics.correlation import correlate
 from jaxdl.numerics.dtypes import wide
+from jaxdl.numerics.sharding import row_sharding
 
 
 def project(k: int, key: Array) -> Reducer:
@@ -137,8 +138,12 @@ def _left(factor: Factor, param: Array, p: Array) -> Array | None:
     if isinstance(factor, Outer):
         return jnp.einsum("...m,km->...k", factor.a.astype(p.dtype), p)
     if isinstance(factor, Scatter):
-        inside = (factor.ids >= 0) & (factor.ids < param.shape[0])
-        return jnp.where(inside[..., None], p.T[jnp.where(inside, factor.ids, 0)], 0)
+        return p.T.at[factor.ids].get(
+            mode="fill",
+            fill_value=0,
+            wrap_negative_indices=False,
+            out_sharding=row_sharding(p.T, factor.ids),
+        )
     if isinstance(factor, Local):
         return jnp.einsum(
             "...pm,kpm->...pk", factor.a.astype(p.dtype), p.reshape(-1, *param.shape[:-1])

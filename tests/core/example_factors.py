@@ -89,7 +89,7 @@ def gradients(factor, shape):
     """∇ᵢ of every example, formed one by one: (N, *shape)."""
     param = jnp.zeros(shape)
     if isinstance(factor, Zero):
-        return np.zeros((factor.count, *shape))
+        return np.zeros((factor.examples, *shape))
     return np.stack([np.asarray(alone(factor, i).form(param)) for i in range(factor.examples)])
 
 

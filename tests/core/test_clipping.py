@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import jaxdl as jd
-from jaxdl.core.backprop import two_passes_pay
 from jaxdl.core.factors import FactorError
 from jaxdl.core.reducers import measured
+from jaxdl.core.two_passes import backward_again_pays
 from tests.core.example_factors import draw
 
 assert_close = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12)
@@ -85,8 +85,8 @@ def without_taps(part):
     return {k: v for k, v in part.items() if k != "tap"} if isinstance(part, dict) else part
 
 
-def test_the_two_ways_agree_where_either_may_be_taken():
-    ways = {name: two_passes_pay(model) for name, model in MODELS.items()}
+def test_both_ways_are_taken():
+    ways = {name: backward_again_pays(model) for name, model in MODELS.items()}
     assert len(set(ways.values())) == 2, ways
 
 
@@ -201,8 +201,9 @@ def test_errors():
         TypeError, match="clipped_sum: it needs the norms of the whole model before"
     ):
         model.bwd(params, residuals, target, jd.clipped_sum(1.0))
-    with pytest.raises(FactorError, match="reducer needs the examples apart, but the loss kl_spar"):
-        jd.value_and_grad(model, jd.kl_sparsity(), reduce=jd.clipped_sum(1.0))
+    for build in (jd.value_and_grad, jd.backprop_trace):
+        with pytest.raises(FactorError, match="the reducer needs the examples apart, but the loss"):
+            build(model, jd.kl_sparsity(), reduce=jd.clipped_sum(1.0))
     mixing = jd.serial(jd.dense(3), jd.batch_norm())
     params = mixing.init(KEY, X)
     with pytest.raises(FactorError, match="batch_norm: the reducer needs the examples apart"):

@@ -1,5 +1,8 @@
 """Kronecker factors: against sums written out in NumPy, term by term."""
 
+# pyright: reportCallIssue=false
+# Reducers are called without slots.
+
 from functools import partial
 
 import jax

@@ -35,6 +35,7 @@ from tests.cases import (
     wrong_dense,
 )
 from tests.long import sampled
+from tests.properties.test_properties_examples import in_one_pass
 
 AXES = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
 
@@ -80,6 +81,22 @@ def check_sharded(case, axes):
         if not case.tapped:
             reduced = together[0]
             assert_placed_like(reduced if no_norms else select(reduced, "grads"), placed.params)
+    assert_same(jax.device_get(together), jax.device_get(alone), 1e-10)
+
+
+APART = ("dense", "dense-positions", "layer_norm-positions", "embedding-positions", "conv-groups",
+         "locally_connected", "scan_time")  # fmt: skip
+"""A case for each way in which a reducer goes through the examples."""
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.name in APART], ids=case_id)
+def test_reducers_of_examples_are_single(case):
+    sample = draw(case)
+    run = compiled_manual(case.layer, in_one_pass)
+    alone = run(*sample)
+    mesh = mesh_of_four("explicit")
+    with jax.set_mesh(mesh):
+        together = run(*place(mesh, sample))
     assert_same(jax.device_get(together), jax.device_get(alone), 1e-10)
 
 

@@ -12,7 +12,6 @@ from jaxdl.core.factors import Outer
 from jaxdl.core.projection import random_sides
 from jaxdl.core.reducers import select
 from tests.cases import (
-    LEAVES,
     N,
     case_id,
     compiled_example_gradients,
@@ -27,10 +26,16 @@ from tests.long import sampled
 from tests.properties.test_properties_reducers import WITH_EXAMPLES
 
 assert_close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11)
-DAILY = LEAVES | {
-    "repeat-repeat", "repeat-tied", "repeat-frozen", "scan_time-repeat", "remat-dropout", "tap",
-    "transformer-tied", "repeat-conv", "scan_time-side", "branch-dict", "convnet",
+LEAF_CASES = {
+    "dense-positions", "layer_norm-positions", "embedding-positions", "self_attention", "conv-flip",
+    "locally_connected", "rnn_cell",
 }  # fmt: skip
+MODEL_CASES = {
+    "repeat-repeat", "repeat-tied", "repeat-frozen", "scan_time-repeat", "remat-dropout", "tap",
+    "transformer-tied", "scan_time-side",
+}  # fmt: skip
+"""Enough for every day: a reducer is written for kinds of factors, and test_example_reducers.py has
+each of them."""
 K, KEY, BOUND = 4, jax.random.key(3), 1.0
 
 in_one_pass = combine(
@@ -106,12 +111,12 @@ def check_clipped_by_model(case):
     jax.tree.map(assert_close, got, jax.tree.map(lambda g: clip(g, sq_norms), gradients))
 
 
-@pytest.mark.parametrize("case", sampled(WITH_EXAMPLES, DAILY, case_id))
+@pytest.mark.parametrize("case", sampled(WITH_EXAMPLES, LEAF_CASES | MODEL_CASES, case_id))
 def test_examples(case):
     check_examples(case)
 
 
-@pytest.mark.parametrize("case", sampled(WITH_EXAMPLES, DAILY - LEAVES, case_id))
+@pytest.mark.parametrize("case", sampled(WITH_EXAMPLES, MODEL_CASES, case_id))
 def test_clipped_by_model(case):
     check_clipped_by_model(case)
 

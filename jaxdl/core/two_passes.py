@@ -1,0 +1,68 @@
+"""A `TwoPass` reducer over a model: examples are measured, weighted, and then reduced.
+
+    w = weights(measure(∇₁, …, ∇_N))          then(w₁∇₁, …, w_N∇_N)
+
+The forward runs once. For the second pass the factors of the first are kept and weighted, or the
+backward runs again from the cotangent of the output with every example weighted: it is linear in
+dy, and examples do not mix.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxdl.core.layer import Layer, walk_layers
+from jaxdl.core.reducers import (
+    TwoPass,
+    combine,
+    is_combined,
+    keep_for,
+    measured,
+    reduce_kept,
+)
+from jaxdl.numerics.dtypes import wide
+
+
+def weigh_and_reduce(
+    model: Layer, params: Any, residuals: Any, dy: Any, reduce: TwoPass, slots: Any = None
+) -> Any:
+    """What the reducer makes of the model's factors, in the cheaper of the two ways."""
+    if backward_again_pays(model):
+        return backward_again(model, params, residuals, dy, reduce, slots)
+    kept, _ = model.bwd(params, residuals, dy, keep_for(reduce))
+    return reduce_kept(reduce, params, kept, slots)
+
+
+def backward_again_pays(model: Layer) -> bool:
+    """Whether to run the backward twice; else the factors are kept.
+
+    To run it again costs every dx once more. To keep costs nothing where layers stand one by one:
+    the factors are made of what is there anyway. A scan over layers would stack a second copy of
+    it, and a `remat` would keep after all what it is there to forget.
+    """
+    return any(layer.name in ("repeat", "remat") for _, layer in walk_layers(model))
+
+
+def backward_again(
+    model: Layer, params: Any, residuals: Any, dy: Any, reduce: TwoPass, slots: Any = None
+) -> Any:
+    """The second pass is a second backward, of weighted dy."""
+    measure, only = measured(reduce.measure)
+    first, _ = model.bwd(params, residuals, dy, measure)
+    weights = reduce.weights(only(first))
+    dy = jax.tree.map(lambda d: _weigh(d, weights), dy)
+    second, _ = model.bwd(params, residuals, dy, combine(then=reduce.then), slots)
+    # a tap reports the cotangent of the loss, not a weighted one
+    return jax.tree.map(
+        lambda one, two: two["then"] if is_combined(one) else one,
+        first, second, is_leaf=is_combined,
+    )  # fmt: skip
+
+
+def _weigh(d: Array, weights: Array) -> Array:
+    """d (N, ...) with every example times its weight, in the dtype of d."""
+    dtype = wide(d.dtype)
+    weights = jnp.expand_dims(weights.astype(dtype), tuple(range(1, d.ndim)))
+    return (d.astype(dtype) * weights).astype(d.dtype)
