@@ -1,6 +1,6 @@
 """Clipped sums over a whole model: against `jax.vmap(jax.grad)` of the same model."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -30,21 +30,27 @@ MODELS = {
 X = draw(5, 2, 6)
 
 
+@cache
 def made(name):
+    """(model, params, target, key)."""
     model = MODELS[name]
-    params = model.init(KEY, X)
+    params = jax.jit(model.init)(KEY, X)
     target = draw(*jax.eval_shape(model.apply, params, X).shape, seed=1)
     return model, params, target, KEY if name == "dropout" else None
 
 
-def clipped_by_autodiff(model, params, target, key, max_norm=C, per="model"):
+@cache
+def clipped_by_autodiff(name, max_norm=C, per="model"):
     """Σᵢ min(1, C/‖∇ᵢ‖)∇ᵢ, with ∇ᵢ from one example's part of the loss of the whole batch."""
+
+    model, params, target, key = made(name)
 
     def objective(params, i):
         y = model.apply(params, X, key)
         return 0.5 * jnp.sum((y[i] - target[i]) ** 2)
 
-    g = jax.vmap(jax.grad(objective), in_axes=(None, 0))(params, jnp.arange(len(X)))
+    g = jax.jit(jax.vmap(jax.grad(objective), in_axes=(None, 0)))(params, jnp.arange(len(X)))
+    g = jax.tree.map(np.asarray, g)
     norms = jax.tree.map(lambda g: np.sqrt(np.square(g).reshape(len(X), -1).sum(1)), g)
     if per == "model":
         whole = np.sqrt(sum(np.square(n) for n in jax.tree.leaves(norms)))
@@ -62,7 +68,7 @@ def compare(got, expected):
 @pytest.mark.parametrize("way", ["value_and_grad", "reduce_kept"])
 def test_the_sum_of_clipped_gradients(name, way):
     model, params, target, key = made(name)
-    expected = clipped_by_autodiff(model, params, target, key)
+    expected = clipped_by_autodiff(name)
     reduce = jd.clipped_sum(C) if way == "value_and_grad" else jd.keep
     run = jd.value_and_grad(model, LOSS, reduce=reduce)
 
@@ -74,7 +80,7 @@ def test_the_sum_of_clipped_gradients(name, way):
         return value, reduced
 
     value, reduced = sums(params)
-    assert_close(value, LOSS(model.apply(params, X, key), target))
+    assert_close(value, jax.jit(lambda p: LOSS(model.apply(p, X, key), target))(params))
     if name != "tap":
         assert jax.tree.structure(reduced) == jax.tree.structure(params)
     tapped = {k: without_taps(part) for k, part in reduced.items()} if name == "tap" else reduced
@@ -104,13 +110,13 @@ def test_traced():
     trace = jd.backprop_trace(model, LOSS, reduce=jd.clipped_sum(C))(params, X, target)
     jax.tree.map(assert_close, trace.deltas, plain.deltas)
     assert_close(trace.dx, plain.dx)
-    compare(trace.reduced, clipped_by_autodiff(model, params, target, None))
+    compare(trace.reduced, clipped_by_autodiff("repeat"))
 
 
 def test_by_parameter_each_is_clipped_alone():
     model, params, target, _ = made("serial")
     run = jd.value_and_grad(model, LOSS, reduce=jd.clipped_sum(0.5, per="parameter"))
-    expected = clipped_by_autodiff(model, params, target, None, 0.5, "parameter")
+    expected = clipped_by_autodiff("serial", 0.5, "parameter")
     compare(run(params, X, target)[1], expected)
 
 
@@ -130,7 +136,7 @@ def test_a_mean_loss_has_its_share_of_the_bound():
     mean = jd.mean_squared_error()  # ½·2/size of the sum
     size = target.size / 2
     got = jd.value_and_grad(model, mean, reduce=jd.clipped_sum(C / size))(params, X, target)[1]
-    expected = clipped_by_autodiff(model, params, target, None)
+    expected = clipped_by_autodiff("serial")
     compare(got, jax.tree.map(lambda g: g / size, expected))
 
 
@@ -161,7 +167,7 @@ def test_slots_reach_the_second_pass():
     reduce = jd.TwoPass("add", clip.measure, clip.weights, add)
     slots = jax.tree.map(jnp.ones_like, params)
     got = jd.value_and_grad(model, LOSS, reduce=reduce)(params, X, target, slots=slots)[1]
-    expected = clipped_by_autodiff(model, params, target, None)
+    expected = clipped_by_autodiff("repeat")
     compare(got, jax.tree.map(lambda g: 1 + g, expected))
 
 

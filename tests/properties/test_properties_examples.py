@@ -7,7 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdl import clipped_sum, combine, dense, gram, keep, moments, project, reduce_kept
+from jaxdl import (
+    clipped_sum,
+    combine,
+    dense,
+    gradient_noise,
+    gram,
+    keep,
+    kron,
+    moments,
+    project,
+    reduce_kept,
+)
 from jaxdl.core.factors import Outer
 from jaxdl.core.projection import random_sides
 from jaxdl.core.reducers import select
@@ -38,9 +49,19 @@ MODEL_CASES = {
 each of them."""
 K, KEY, BOUND = 4, jax.random.key(3), 1.0
 
+
+def kron_of_vectors(params, factors, slots=None):
+    """Of a vector, an example's term is its gradient: Σ ∇ᵢ⊗∇ᵢ."""
+    vectors = {name: param for name, param in params.items() if param.ndim == 1}
+    made = kron(convention="reduce")(vectors, factors, None)
+    return {name: made[name].d if name in made else None for name in params}
+
+
 in_one_pass = combine(
     moments=moments,
+    noise=gradient_noise,
     gram=gram,
+    kron=kron_of_vectors,
     project=project(K, KEY),
     clipped=clipped_sum(BOUND, per="parameter"),
 )
@@ -73,7 +94,10 @@ def check_parameter(name, made, g):
     apart = g.reshape(N, *layers, -1)
     assert_close(made["moments"].mean, g.mean(axis=0))
     assert_close(made["moments"].second, np.square(g).mean(axis=0))
+    assert_close(made["noise"].trace, apart.var(axis=0, ddof=1).sum(axis=-1))
     assert_close(made["gram"], np.einsum("n...p,m...p->...nm", apart, apart))
+    if made["kron"] is not None:
+        assert_close(made["kron"], np.einsum("n...p,n...q->...pq", apart, apart))
     assert_close(made["clipped"], clip(g, np.square(apart).sum(axis=-1)))
     stacked = g.reshape(N, -1, *g.shape[1 + len(layers) :])
     by_hand = [project_by_hand(stacked[:, i], name) for i in range(stacked.shape[1])]
@@ -91,7 +115,7 @@ def check_parameters(tree, gradients, name=""):
 def check_examples(case, reduce=in_one_pass):
     sample = draw(case)
     reduced, _ = compiled_manual(case.layer, reduce)(*sample)
-    names = ("moments", "gram", "project", "clipped")
+    names = ("moments", "noise", "gram", "kron", "project", "clipped")
     made = {name: select(reduced, name) for name in names}
     if case.tapped:
         made = {name: without_taps(tree, sample.params) for name, tree in made.items()}
@@ -145,6 +169,8 @@ WRONG = {
     "moments": lambda made: made | {
         "w": type(made["w"])(made["w"].mean, made["w"].mean ** 2, made["w"].examples)
     },
+    "noise": lambda made: made | {"w": made["b"]},
+    "kron": lambda made: made | {"b": 2 * made["b"]},
     "gram": lambda made: made | {"w": made["w"] * jnp.eye(N)},
     "project": lambda made: made | {"w": -made["w"]},
     "clipped": lambda made: made | {"w": 0.5 * made["w"]},
