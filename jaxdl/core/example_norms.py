@@ -1,6 +1,7 @@
 """The squared gradient norm of every example, from the factors, without a gradient for each."""
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -52,6 +53,8 @@ def _inner(f: Factor, g: Factor, param: Array) -> Array:
     """Per-example inner products ⟨∇ᵢ of f, ∇ᵢ of g⟩ of two factors of one parameter: (N,)."""
     for factor in (f, g):
         check_apart("example_sq_norms", factor)
+    if isinstance(f, Many) and f is g:
+        return _sq_norm_of_sum(f, param)
     if isinstance(f, Many):
         return functools.reduce(jnp.add, (_inner(part, g, param) for part in f.factors))
     if isinstance(g, Many):
@@ -65,6 +68,10 @@ def _inner(f: Factor, g: Factor, param: Array) -> Array:
         return jnp.sum(_gram(f.a, g.a) * _gram(f.d, g.d), axis=(1, 2))
     if isinstance(f, Scatter) and isinstance(g, Scatter):
         return jnp.sum(jnp.where(_same_row(f, g, param), _gram(f.d, g.d), 0), axis=(1, 2))
+    if isinstance(f, Scatter) and isinstance(g, Outer):
+        return _inner(g, f, param)
+    if isinstance(f, Outer) and isinstance(g, Scatter):
+        return _inner_at_rows(f, g, param)
     if isinstance(f, ConvOuter) and f is g and f.window.groups == 1:
         return _inner_of_patches(f, param)
     if isinstance(f, Local) and isinstance(g, Local) and f.a.ndim == 3:
@@ -111,6 +118,27 @@ def _same_row(f: Scatter, g: Scatter, param: Array) -> Array:
     ids, others = (factor.ids.reshape(factor.ids.shape[0], -1) for factor in (f, g))
     inside = (ids >= 0) & (ids < param.shape[0])  # contract drops the rest
     return (ids[:, :, None] == others[:, None, :]) & inside[:, :, None]
+
+
+def _sq_norm_of_sum(f: Many, param: Array) -> Array:
+    """‖Σ ∇‖² of the factors: what two of them have together counts twice."""
+    squares = [_inner(part, part, param) for part in f.factors]
+    together = (_inner(x, y, param) for x, y in itertools.combinations(f.factors, 2))
+    return functools.reduce(jnp.add, (*squares, *(2 * both for both in together)))
+
+
+def _inner_at_rows(f: Outer, g: Scatter, param: Array) -> Array:
+    """Σₜₛ aₜ[idₛ](dₜ·dₛ): a parameter used as a matrix in one place, as a table in another."""
+
+    def one(row: Any, whole: tuple[()]) -> Array:
+        a, d, ids, other = row
+        inside = (ids >= 0) & (ids < a.shape[-1])
+        at_rows = jnp.where(inside, a[:, jnp.where(inside, ids, 0)], 0)
+        return jnp.sum(at_rows * jnp.matmul(d, other.T, preferred_element_type=wide(d.dtype)))
+
+    n, pairs = len(f.d), _rows(f.d).shape[1] * _rows(g.d).shape[1]
+    rows = (_rows(f.a), _rows(f.d), g.ids.reshape(n, -1), _rows(g.d))
+    return each_example(one, rows, (), block_of(pairs))
 
 
 def _squares(x: Array, y: Array) -> Array:

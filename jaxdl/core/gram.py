@@ -12,6 +12,7 @@ similarity (Pruthi et al. 2020, arXiv:2002.08484).
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -34,8 +35,8 @@ from jaxdl.core.reducers import reduce_kept
 from jaxdl.numerics.dtypes import row_numbers, wide
 from jaxdl.numerics.sharding import explicit_sharding
 
-HELD = 2**22
-"""Numbers of formed gradients held at a time: 16 MB in float32."""
+HELD = 2**20
+"""Numbers of formed gradients held at a time: 4 MB in float32."""
 
 
 @per_example
@@ -80,6 +81,10 @@ def _products(f: Factor, g: Factor, param: Array) -> Array:
     """⟨∇ᵢ of f, ∇ⱼ of g⟩: (N, M)."""
     for factor in (f, g):
         check_apart("gram", factor)
+    if isinstance(f, Many) and f is g:
+        own = (_products(part, part, param) for part in f.factors)
+        crossed = (_products(x, y, param) for x, y in itertools.combinations(f.factors, 2))
+        return functools.reduce(jnp.add, (*own, *(k + k.T for k in crossed)))
     if isinstance(f, Many):
         return functools.reduce(jnp.add, (_products(part, g, param) for part in f.factors))
     if isinstance(g, Many):
@@ -96,9 +101,9 @@ def _products(f: Factor, g: Factor, param: Array) -> Array:
         return _dots(x, y)
     if isinstance(f, Outer) and isinstance(g, Outer):
         return _of_outers(f, whole, param)
-    if isinstance(f, Outer) and isinstance(g, Scatter):
+    if isinstance(f, Outer) and isinstance(g, Scatter) and _pairs_are_fewer(f, g, param):
         return _by_pairs(_outer_at_rows, (rows_of(f.a), rows_of(f.d)), _listed(whole, param, -1))
-    if isinstance(f, Scatter) and isinstance(g, Scatter):
+    if isinstance(f, Scatter) and isinstance(g, Scatter) and _pairs_are_fewer(f, g, param):
         # rows outside the table have no gradient: no two of them are the same row
         return _by_pairs(_rows_that_meet, _listed(f, param, -1), _listed(whole, param, -2))
     if isinstance(f, Local) and isinstance(g, Local) and f.a.ndim == g.a.ndim == 3:
@@ -132,6 +137,11 @@ def _of_outers(f: Outer, g: Outer, param: Array) -> Array:
     if n * o * t * s * (m + k) <= of_rows or explicit_sharding(f.d) is not None:
         return _by_pairs(_outers, (rows_of(f.a), rows_of(f.d)), (rows_of(g.a), rows_of(g.d)))
     return _by_rows(f, g, param)
+
+
+def _pairs_are_fewer(f: Outer | Scatter, g: Scatter, table: Array) -> bool:
+    """Whether two examples have fewer pairs of positions than the table has rows."""
+    return rows_of(f.d).shape[1] * rows_of(g.d).shape[1] <= table.shape[0]
 
 
 def _by_pairs(
@@ -213,6 +223,10 @@ def _sum_over(products: Callable[[Any], Array], parts: Any) -> Array:
 def _one_by_one(f: Factor, g: Factor, param: Array) -> Array:
     """The general case: a block of gradients of f held, those of g formed a block at a time."""
     (rows, form), (others, form_other) = gradients_apart(f), gradients_apart(g)
+    if f is g and f.examples * param.size <= HELD:
+        size = block_of(gradient_numbers(f, param))
+        gradients = each_example(form, rows, param, size)
+        return _dots(gradients, gradients)
 
     def one(row: Any, whole: tuple[Any, Array]) -> Array:
         others, param = whole
