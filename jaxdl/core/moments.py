@@ -67,7 +67,8 @@ def moments(params: dict[str, Array], factors: Factors, slots: Any = None) -> di
     """Mean and second moment over examples of each entry of each parameter's gradient: `Moments`.
 
     They are those of ∇ᵢ, the example's own contribution to the loss: with a mean loss, 1/N and 1/N²
-    of those of its loss. No array of examples × a matrix's entries is formed.
+    of those of its loss. An example of weight 0 (padding) counts as one whose gradient is 0. No
+    array of examples × a matrix's entries is formed.
 
     Raises:
       FactorError: an already formed gradient, which has no examples in it.
@@ -118,6 +119,8 @@ def gradient_noise(
     params: dict[str, Array], factors: Factors, slots: Any = None
 ) -> dict[str, Noise]:
     """tr Σ and |G|² for each parameter, from norms alone: `Noise`, scalars. See `noise_scale`.
+
+    Every example counts, also one of weight 0 in the loss: leave padding out of the batch.
 
     Raises:
       ValueError: one example, which tells nothing of noise.

@@ -8,6 +8,9 @@ layer, so that only what it returns is stacked.
 Every reducer here works on every layer: it is written once for each *kind of factor*.
 Per-example quantities belong to the example's own contribution to the loss: with a loss that is
 a mean over N examples they carry the factor 1/N.
+
+More reducers are in `jaxdl.core.example_norms`, `clipping`, `moments`, `gram`, `projection` and
+`kronecker`; what those of single examples share is in `jaxdl.core.examples`.
 """
 
 import functools

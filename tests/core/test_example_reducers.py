@@ -3,6 +3,7 @@
 # pyright: reportCallIssue=false
 # Reducers are called without slots.
 
+from dataclasses import replace
 from functools import cache
 
 import jax
@@ -105,6 +106,17 @@ def test_several_positions_cannot_be_taken_for_one():
     factor, shape = FACTORS["outer_formed"]
     wrong = Outer(factor.a**2, factor.d**2).form(jnp.zeros(shape)) / 4
     assert np.abs(wrong - reduced("outer_formed")[0]["moments"].second).max() > 0.1
+
+
+def test_where_the_gradient_is_a_mean_single_examples_are_what_they_were():
+    """A factor of losses that each example has for itself: `contract` divides, reducers do not."""
+    made, _ = reduced("outer")
+    factor, shape = FACTORS["outer"]
+    params, mean = {"p": jnp.zeros(shape)}, {"p": replace(factor, divisor=4)}
+    got = {k: reduce(params, mean)["p"] for k, reduce in REDUCERS.items()}
+    got["model"] = jd.reduce_kept(jd.clipped_sum(2.0), params, mean)["p"]
+    jax.tree.map(assert_close, got, {k: made[k] for k in got})
+    assert_close(4 * jd.grads(params, mean)["p"], factor.form(params["p"]))
 
 
 def test_bounded_memory():
