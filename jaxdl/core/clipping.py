@@ -4,7 +4,10 @@
 
 No gradient of a single example is formed: norms come from the factors (`example_sq_norms`), and the
 weights min(1, C/‖∇ᵢ‖) go into them. The sum is then one contraction for each parameter, as the
-plain gradient is.
+plain gradient is. On two CPU cores (64 examples, `bench.examples`) it takes 0.96 to 1.34 times as
+long as that, where clipping the gradients of `vmap(grad)` takes 34 (an MLP), 5.7 (a convolutional
+net) and 1.7 or 1.2 times as long (narrow transformers, repeated or one by one: an example of many
+positions has small matrices), with 650 to 1.1 times the memory.
 
 References: Abadi et al. (2016, arXiv:1607.00133); in two passes, Lee & Kifer (2021,
 arXiv:2009.03106); by parameter or layer, McMahan et al. (2018, arXiv:1710.06963).

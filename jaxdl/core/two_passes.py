@@ -46,11 +46,11 @@ def backward_again_pays(model: Layer) -> bool:
     temporary memory as multiples of the plain gradient's:
 
         transformer, 4 blocks, T = 64   kept           again
-        repeated                        1.30  1.38     1.41  1.05
+        repeated                        1.33  1.38     1.41  1.05
         repeated and rematerialised     1.33  2.85     1.57  1.40
-        one by one                      1.26  1.21     1.42  1.14
-        convolutional net               1.27  1.50     1.50  1.64
-        MLP                             1.09  0.5 MB   1.08  0.3 MB
+        one by one                      1.25  1.21     1.44  1.14
+        convolutional net               1.34  1.50     1.51  1.64
+        MLP                             0.96  0.5 MB   1.09  0.3 MB
     """
     return any(layer.name == "remat" for _, layer in walk_layers(model))
 
