@@ -12,6 +12,7 @@ from jaxdl.layers.activation import (
 )
 from jaxdl.layers.attention import self_attention
 from jaxdl.core.backprop import Trace, backprop_trace, value_and_grad
+from jaxdl.core.clipping import add_noise, clipped_sum
 from jaxdl.core.compose import branch, frozen, remat, repeat, serial, skip, tap
 from jaxdl.layers.conv import conv, conv_transpose
 from jaxdl.layers.dense import dense
@@ -22,7 +23,9 @@ from jaxdl.core.factors import (
     contract,
 )
 from jaxdl.layers.flatten import flatten
+from jaxdl.core.gram import gram, gram_between
 from jaxdl.layers.image_norm import batch_norm, group_norm, set_statistics
+from jaxdl.core.kronecker import Kronecker, kron
 from jaxdl.core.doors import as_function
 from jaxdl.core.layer import Layer, leaf, map_layers, walk_layers
 from jaxdl.core.named_params import named_params
@@ -32,11 +35,15 @@ from jaxdl.core.loss import (
     Loss, binary_cross_entropy, half_squared_error, hinge, huber, kl_sparsity, mean_squared_error,
     softmax_cross_entropy,
 )
+from jaxdl.core.moments import (
+    Moments, Noise, critical_batch_size, gradient_noise, moments, noise_scale,
+)
 from jaxdl.layers.norm import layer_norm, rms_norm
 from jaxdl.layers.pool import average_pool, global_pool, lp_pool, max_pool, weighted_pool
+from jaxdl.core.projection import example_vectors, project
 from jaxdl.core.reducers import (
-    combine, example_sq_norms, grads, keep, l2_norm, none, per_example, reduce_kept, select, total,
-    trace, trace_with,
+    TwoPass, combine, example_sq_norms, grads, keep, l2_norm, none, per_example, reduce_kept,
+    select, total, trace, trace_with,
 )
 from jaxdl.layers.regions import adaptive_pool, pyramid_pool, region_pool
 from jaxdl.core.share import scan_time, tied
@@ -50,15 +57,17 @@ from jaxdl.layers.toeplitz import conv_matrix
 __version__ = "0.1.0"
 
 __all__ = [
-    "ConvOuter", "Diag", "Factor", "FactorError", "Formed", "Layer", "Local", "Loss", "Many",
-    "Outer", "Scatter", "SpectralOuter", "Stacked", "Sum", "Trace", "With", "Zero", "adaptive_pool",
-    "as_function", "average_pool", "backprop_trace", "batch_norm", "binary_cross_entropy", "branch",
-    "combine", "contract", "conv", "conv_matrix", "conv_transpose", "dense", "dropout", "elu",
-    "embedding", "example_sq_norms", "explain", "fft_conv", "flatten", "from_function", "frozen",
-    "gelu", "global_pool", "grads", "group_norm", "half_squared_error", "hinge", "huber",
-    "identity", "keep", "kl_sparsity", "l2_norm", "layer_norm", "leaf", "leaky_relu",
-    "locally_connected", "log_softmax", "lp_pool", "map_layers", "max_pool", "maxout",
-    "mean_squared_error", "named_params", "none", "per_example", "pyramid_pool", "reduce_kept",
+    "ConvOuter", "Diag", "Factor", "FactorError", "Formed", "Kronecker", "Layer", "Local", "Loss",
+    "Many", "Moments", "Noise", "Outer", "Scatter", "SpectralOuter", "Stacked", "Sum", "Trace",
+    "TwoPass", "With", "Zero", "adaptive_pool", "add_noise", "as_function", "average_pool",
+    "backprop_trace", "batch_norm", "binary_cross_entropy", "branch", "clipped_sum", "combine",
+    "contract", "conv", "conv_matrix", "conv_transpose", "critical_batch_size", "dense", "dropout",
+    "elu", "embedding", "example_sq_norms", "example_vectors", "explain", "fft_conv", "flatten",
+    "from_function", "frozen", "gelu", "global_pool", "gradient_noise", "grads", "gram",
+    "gram_between", "group_norm", "half_squared_error", "hinge", "huber", "identity", "keep",
+    "kl_sparsity", "kron", "l2_norm", "layer_norm", "leaf", "leaky_relu", "locally_connected",
+    "log_softmax", "lp_pool", "map_layers", "max_pool", "maxout", "mean_squared_error", "moments",
+    "named_params", "noise_scale", "none", "per_example", "project", "pyramid_pool", "reduce_kept",
     "region_pool", "relu", "remat", "repeat", "rms_norm", "scan_time", "select", "self_attention",
     "serial", "set_statistics", "sigmoid", "silu", "skip", "softmax", "softmax_cross_entropy",
     "softplus", "summary", "tanh", "tap", "tied", "total", "trace", "trace_with", "value_and_grad",

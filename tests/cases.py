@@ -623,6 +623,24 @@ def compiled_autodiff(layer: Layer) -> Callable[..., Any]:
     return jax.jit(autodiff(layer.apply))
 
 
+@cache
+def compiled_example_gradients(layer: Layer) -> Callable[..., Any]:
+    """``(params, x, dy, key) -> ∇ᵢ of every parameter, examples first``, by `jax.vjp`.
+
+    Of one example's part of dy at a time.
+    """
+
+    def run(params, x, dy, key):
+        _, pullback = jax.vjp(lambda p: layer.apply(p, x, key), params)
+
+        def one(i):
+            return pullback(jax.tree.map(lambda d: jnp.zeros_like(d).at[i].set(d[i]), dy))[0]
+
+        return jax.vmap(one)(jnp.arange(N))
+
+    return jax.jit(run)
+
+
 def cotangents(case: Case, sample: Sample) -> tuple[Any, Any]:
     """(dparams, dx) by the hand-written backward, without what taps report."""
     reduced, dx = compiled_manual(case.layer)(*sample)

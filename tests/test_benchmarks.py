@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from experiments.bench import convolution, epochs, imports, transformer
+from experiments.bench import convolution, epochs, examples, imports, transformer
 from experiments.framework import timing
 from tests.experiments.running import run
 
@@ -43,3 +43,14 @@ def test_epochs(tmp_path):
     settings = epochs.Settings(batch=256, repetitions=1)
     found = run(epochs, settings, tmp_path / "run")["results"]
     assert {"Flax NNX", epochs.OURS} <= set(found["steps_per_second"])
+
+
+@pytest.mark.long
+def test_examples(tmp_path):
+    settings = examples.Settings(
+        examples=4, positions=8, features=8, blocks=2, pairs=4, width=6, repetitions=1
+    )
+    found = run(examples, settings, tmp_path / "run")["results"]
+    for name in examples.models(settings):
+        assert found[name]["difference"] < 1e-4
+    assert found["inner products"]["temporary_bytes"]["gram"] < 10_000

@@ -10,8 +10,17 @@ from jax import Array
 from jaxdl.core.factors import FactorError, Formed, stack_factors
 from jaxdl.core.layer import Layer, map_layers
 from jaxdl.core.loss import Loss
-from jaxdl.core.reducers import Reducer, Seen, grads, needs_examples, reduce_kept
+from jaxdl.core.reducers import (
+    Reducer,
+    Seen,
+    TwoPass,
+    grads,
+    keep_for,
+    needs_examples,
+    reduce_kept,
+)
 from jaxdl.core.side import join_side, split_side
+from jaxdl.core.two_passes import weigh_and_reduce
 from jaxdl.numerics.checks import check_array
 
 Path = Literal["manual", "autodiff"]
@@ -50,12 +59,7 @@ def value_and_grad(
       FactorError: the reducer needs the examples apart and they are not to be had: the loss or a
         layer mixes them, or a gradient is formed already.
     """
-    _check_parts("value_and_grad", model, loss)
-    if loss.mixes and needs_examples(reduce):
-        raise FactorError(
-            f"value_and_grad: the reducer needs the examples apart, but the loss {loss.name} mixes "
-            "them: no example has a loss of its own; use another loss, or another reducer"
-        )
+    _check_parts("value_and_grad", model, loss, reduce)
     if path not in PATHS:
         raise ValueError(f"value_and_grad: path must be one of {PATHS}, got {path!r}; choose one")
 
@@ -63,8 +67,10 @@ def value_and_grad(
         _check_batch(x)
         y, residuals = model.fwd(params, x, key)
         value, loss_residuals = loss.fwd(y, target, where)
-        reduced, _ = model.bwd(params, residuals, loss.bwd(loss_residuals), reduce, slots)
-        return value, reduced
+        dy = loss.bwd(loss_residuals)
+        if isinstance(reduce, TwoPass):
+            return value, weigh_and_reduce(model, params, residuals, dy, reduce, slots)
+        return value, model.bwd(params, residuals, dy, reduce, slots)[0]
 
     def autodiff(params, x, target, key=None, *, where=None, slots=None):
         _check_batch(x)
@@ -97,13 +103,18 @@ def _formed(layer: Layer, gradient: Any) -> Any:
     return {name: _formed(children[name], part) for name, part in gradient.items()}
 
 
-def _check_parts(name: str, model: Any, loss: Any) -> None:
+def _check_parts(name: str, model: Any, loss: Any, reduce: Reducer) -> None:
     for what, value, kind in (("model", model, Layer), ("loss", loss, Loss)):
         if not isinstance(value, kind):
             raise TypeError(
                 f"{name}: {what} must be a {kind.__name__}, got {value!r}; call its constructor, "
                 "e.g. mean_squared_error()"
             )
+    if loss.mixes and needs_examples(reduce):
+        raise FactorError(
+            f"{name}: the reducer needs the examples apart, but the loss {loss.name} mixes them: "
+            "no example has a loss of its own; use another loss, or another reducer"
+        )
 
 
 def _check_batch(x: Any) -> None:
@@ -142,14 +153,18 @@ def backprop_trace(model: Layer, loss: Loss, *, reduce: Reducer = grads):
     under jit, and inside the scan of `repeat`. For a dense layer the activation is the net input
     of its units and the delta is the δ = ∂loss/∂net of the textbooks.
     """
-    _check_parts("backprop_trace", model, loss)
+    _check_parts("backprop_trace", model, loss, reduce)
     watched = map_layers(lambda path, layer: layer if layer.children else _watch(layer), model)
 
     def trace(params, x, target, key=None, *, where=None, slots=None) -> Trace:
         _check_batch(x)
         y, residuals = watched.fwd(params, x, key)
         value, loss_residuals = loss.fwd(y, target, where)
-        seen, dx = watched.bwd(params, residuals, loss.bwd(loss_residuals), reduce, slots)
+        dy, twice = loss.bwd(loss_residuals), isinstance(reduce, TwoPass)
+        first = keep_for(reduce) if twice else reduce
+        seen, dx = watched.bwd(params, residuals, dy, first, None if twice else slots)
+        if twice:
+            seen = reduce_kept(reduce, params, seen, slots)
         activations, deltas, reduced = (
             jax.tree.map(operator.attrgetter(name), seen, is_leaf=lambda n: isinstance(n, Seen))
             for name in ("activation", "delta", "reduced")

@@ -202,13 +202,14 @@ def repeat(layer: Layer, n: int) -> Layer:
             dy, dside = carry
             p, packed, s = xs
             reduced, dx, part = child.bwd(p, unpack_unique(packed), side, dy, reduce, s)
-            return (dx, add_to_side(dside, part)), reduced
+            # factors hold residuals, and share cotangents
+            return (dx, add_to_side(dside, part)), pack_unique(reduced, packed.arrays)
 
         carry = (dy, zero_cotangent(side) if layer.side else None)
         (dx, dside), reduced = lax.scan(
             step, carry, (params, residuals, slots), length=n, reverse=True
         )
-        return stack_factors(reduced), dx, dside
+        return stack_factors(unpack_unique(reduced, residuals.arrays)), dx, dside
 
     return container(
         "repeat", child, init, fwd, bwd, functools.partial(repeat, n=n), detail=str(n)

@@ -36,14 +36,9 @@ class Many(Factor):
     def scale(self, weights: Array) -> "Many":
         return Many(tuple(factor.scale(weights) for factor in self.factors))
 
-    def split(self):
-        parts = [factor.split() for factor in self.factors]
-
-        def join(some):
-            pairs = zip(parts, some, strict=True)
-            return replace(self, factors=tuple(part[1](batched) for part, batched in pairs))
-
-        return tuple(part[0] for part in parts), join
+    def split(self) -> tuple[Any, Callable[[Any], Factor]]:
+        rows, joins = zip(*(factor.split() for factor in self.factors), strict=True)
+        return rows, lambda some: Many(tuple(f(r) for f, r in zip(joins, some, strict=True)))
 
     def join_time(self) -> "Many":
         return Many(tuple(factor.join_time() for factor in self.factors))

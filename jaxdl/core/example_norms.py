@@ -1,21 +1,25 @@
 """The squared gradient norm of every example, from the factors, without a gradient for each."""
 
 import functools
-from collections.abc import Callable
-from math import prod
+import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
-from jax.sharding import PartitionSpec
+from jax import Array
 
+from jaxdl.core.examples import (
+    block_of,
+    check_apart,
+    each_example,
+    gradients_apart,
+    patch_numbers,
+    rows_of,
+)
 from jaxdl.core.factors import (
     ConvOuter,
     Diag,
     Factor,
-    FactorError,
-    Formed,
     Local,
     Many,
     Outer,
@@ -25,9 +29,7 @@ from jaxdl.core.factors import (
 )
 from jaxdl.core.reducer import Factors, per_example
 from jaxdl.core.viewed_factors import Moved
-from jaxdl.numerics.correlation import BLOCK_ELEMENTS
 from jaxdl.numerics.dtypes import wide
-from jaxdl.numerics.sharding import explicit_sharding
 
 
 @per_example
@@ -51,11 +53,10 @@ def example_sq_norms(
 
 def _inner(f: Factor, g: Factor, param: Array) -> Array:
     """Per-example inner products ⟨∇ᵢ of f, ∇ᵢ of g⟩ of two factors of one parameter: (N,)."""
-    if isinstance(f, Formed) or isinstance(g, Formed):
-        raise FactorError(
-            "example_sq_norms needs the examples apart, but the layer gives an already formed "
-            "gradient (Formed), summed over them; write its bwd with Outer, Sum or Scatter factors"
-        )
+    for factor in (f, g):
+        check_apart("example_sq_norms", factor)
+    if isinstance(f, Many) and f is g:
+        return _sq_norm_of_sum(f, param)
     if isinstance(f, Many):
         return functools.reduce(jnp.add, (_inner(part, g, param) for part in f.factors))
     if isinstance(g, Many):
@@ -74,6 +75,10 @@ def _inner(f: Factor, g: Factor, param: Array) -> Array:
         return jnp.sum(_gram(f.a, g.a) * _gram(f.d, g.d), axis=(1, 2))
     if isinstance(f, Scatter) and isinstance(g, Scatter):
         return jnp.sum(jnp.where(_same_row(f, g, param), _gram(f.d, g.d), 0), axis=(1, 2))
+    if isinstance(f, Scatter) and isinstance(g, Outer):
+        return _inner(g, f, param)
+    if isinstance(f, Outer) and isinstance(g, Scatter):
+        return _inner_at_rows(f, g, param)
     if isinstance(f, ConvOuter) and f is g and f.window.groups == 1:
         return _inner_of_patches(f, param)
     if isinstance(f, Local) and isinstance(g, Local) and f.a.ndim == 3:
@@ -88,7 +93,7 @@ def _rows(array: Array) -> Array:
             f"example_sq_norms: factors must have a leading example axis, got shape {array.shape}; "
             "give the model a batch, e.g. x[None]"
         )
-    return array.reshape(array.shape[0], prod(array.shape[1:-1]), array.shape[-1])
+    return rows_of(array)
 
 
 def _gram(x: Array, y: Array) -> Array:
@@ -122,6 +127,27 @@ def _same_row(f: Scatter, g: Scatter, param: Array) -> Array:
     return (ids[:, :, None] == others[:, None, :]) & inside[:, :, None]
 
 
+def _sq_norm_of_sum(f: Many, param: Array) -> Array:
+    """‖Σ ∇‖² of the factors: what two of them have together counts twice."""
+    squares = [_inner(part, part, param) for part in f.factors]
+    together = (_inner(x, y, param) for x, y in itertools.combinations(f.factors, 2))
+    return functools.reduce(jnp.add, (*squares, *(2 * both for both in together)))
+
+
+def _inner_at_rows(f: Outer, g: Scatter, param: Array) -> Array:
+    """Σₜₛ aₜ[idₛ](dₜ·dₛ): a parameter used as a matrix in one place, as a table in another."""
+
+    def one(row: Any, whole: tuple[()]) -> Array:
+        a, d, ids, other = row
+        inside = (ids >= 0) & (ids < a.shape[-1])
+        at_rows = jnp.where(inside, a[:, jnp.where(inside, ids, 0)], 0)
+        return jnp.sum(at_rows * jnp.matmul(d, other.T, preferred_element_type=wide(d.dtype)))
+
+    n, pairs = len(f.d), _rows(f.d).shape[1] * _rows(g.d).shape[1]
+    rows = (_rows(f.a), _rows(f.d), g.ids.reshape(n, -1), _rows(g.d))
+    return each_example(one, rows, (), block_of(pairs))
+
+
 def _squares(x: Array, y: Array) -> Array:
     return jnp.sum((x * y).astype(wide(x.dtype)), axis=-1)
 
@@ -139,39 +165,18 @@ def _inner_of_patches(f: ConvOuter, param: Array) -> Array:
             return jnp.sum(_gram(rows.a, rows.a) * _gram(rows.d, rows.d))
         return jnp.sum(jnp.square(rows.form(matrix)))
 
-    # numbers in the patches of one example
-    patches = prod(f.d.shape[1:-1]) * prod(param.shape[:-1])
-    return _each_example(one, f, param, batch_size=max(1, BLOCK_ELEMENTS // max(1, patches)))
+    return each_example(one, f, param, block_of(patch_numbers(f, param)))
 
 
 def _inner_one_by_one(f: Factor, g: Factor, param: Array) -> Array:
     """The general case: one example's gradients at a time, never examples × parameters."""
-    (f_batched, f_join), (g_batched, g_join) = f.split(), g.split()
+    (rows, form), (others, form_other) = gradients_apart(f), gradients_apart(g)
 
     def one(pair: tuple[Any, Any], param: Array) -> Array:
-        some, others = jax.tree.map(lambda array: array[None], pair)
-        first = f_join(some).form(param)
-        second = first if f is g else g_join(others).form(param)
+        first = form(pair[0], param)
+        second = first if f is g else form_other(pair[1], param)
         # of complex numbers, the inner product of their real and imaginary parts
         dtype = jnp.finfo(wide(param.dtype)).dtype
         return jnp.sum(jnp.real(jnp.conj(first) * second), dtype=dtype)
 
-    return _each_example(one, (f_batched, g_batched), param)
-
-
-def _each_example(
-    one: Callable[[Any, Array], Array], factors: Any, param: Array, batch_size: int | None = None
-) -> Array:
-    """``one(factors of an example, param)`` for every example, `batch_size` at a time: (N,)."""
-
-    def loop(factors: Any, param: Array) -> Array:
-        return lax.map(lambda part: one(part, param), factors, batch_size=batch_size)
-
-    sharding = explicit_sharding(jax.tree.leaves(factors)[0])
-    axis = sharding.spec[0] if sharding is not None and sharding.spec else None
-    if axis is None:
-        return loop(factors, param)
-    # The examples lie on several devices: a loop cannot run over them all, so each device runs
-    # over its own.
-    mine, whole = PartitionSpec(axis), PartitionSpec()
-    return jax.shard_map(loop, in_specs=(mine, whole), out_specs=mine)(factors, param)
+    return each_example(one, (rows, others), param)

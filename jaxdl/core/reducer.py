@@ -2,11 +2,13 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from jax import Array
 
 from jaxdl.core.factor import Factor
+from jaxdl.core.identity import SameByParts
 
 Factors = Mapping[str, Factor]
 Reducer = Callable[[dict[str, Array], Factors, Any], Any]
@@ -35,3 +37,30 @@ def needs_examples(reducer: Callable[..., Any]) -> bool:
 def like_reducer(reducer: Callable[..., Any]) -> Callable[[R], R]:
     """Say of a reducer that it needs the examples apart if `reducer` does, which it stands for."""
     return per_example if needs_examples(reducer) else lambda stand_in: stand_in
+
+
+@dataclass(frozen=True, eq=False)
+class TwoPass(SameByParts):
+    """A reducer that weights the examples by what it has measured over the whole model.
+
+    `value_and_grad`, `backprop_trace` and `reduce_kept` take it as they take any reducer; `combine`
+    and the `bwd` of a layer cannot.
+
+    Attributes:
+      name: for messages.
+      measure: the reducer of the first pass.
+      weights: from a tree of what it made at each leaf to one weight for each example, (N,).
+      then: the reducer of the second pass, given factors whose examples are weighted.
+    """
+
+    name: str
+    measure: Reducer
+    weights: Callable[[Any], Array]
+    then: Reducer
+    needs_examples: ClassVar[bool] = True
+
+    def __call__(self, params: Any, factors: Any, slots: Any = None) -> NoReturn:
+        raise TypeError(
+            f"{self.name}: it needs the norms of the whole model before it can weight an example, "
+            "and one layer does not have them; give it to value_and_grad, or to reduce_kept"
+        )

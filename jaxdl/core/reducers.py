@@ -8,6 +8,9 @@ layer, so that only what it returns is stacked.
 Every reducer here works on every layer: it is written once for each *kind of factor*.
 Per-example quantities belong to the example's own contribution to the loss: with a loss that is
 a mean over N examples they carry the factor 1/N.
+
+More reducers are in `jaxdl.core.example_norms`, `clipping`, `moments`, `gram`, `projection` and
+`kronecker`; what those of single examples share is in `jaxdl.core.examples`.
 """
 
 import functools
@@ -20,15 +23,23 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdl.core.example_norms import example_sq_norms
+from jaxdl.core.examples import scaled
 from jaxdl.core.factors import Factor, FactorError, Many, Stacked, contract, stack_factors
 from jaxdl.core.paths import at_path, join_path
-from jaxdl.core.reducer import Factors, Reducer, like_reducer, needs_examples, per_example
+from jaxdl.core.reducer import (
+    Factors,
+    Reducer,
+    TwoPass,
+    like_reducer,
+    needs_examples,
+    per_example,
+)
 from jaxdl.numerics.dtypes import wide
 
 __all__ = [
-    "Combined", "Factors", "Reducer", "Seen", "combine", "example_sq_norms", "grads", "keep",
-    "keep_for", "l2_norm", "like_reducer", "needs_examples", "none", "per_example", "reduce_kept",
-    "select", "total", "trace", "trace_with",
+    "Combined", "Factors", "Reducer", "Seen", "TwoPass", "combine", "example_sq_norms", "grads",
+    "keep", "keep_for", "l2_norm", "like_reducer", "measured", "needs_examples", "none",
+    "per_example", "reduce_kept", "select", "total", "trace", "trace_with",
 ]  # fmt: skip
 
 
@@ -83,9 +94,18 @@ trace = trace_with(l2_norm)
 """The L2 norm of every input and every cotangent at every parameter."""
 
 
-def total(tree: Any) -> Array:
-    """Sum of per-example values over all parameters, and over the layers of a stack: (N,)."""
-    leaves = [leaf.reshape(-1, leaf.shape[-1]).sum(axis=0) for leaf in jax.tree.leaves(tree)]
+def total(tree: Any, axes: int = 1) -> Array:
+    """Sum of per-example values over all parameters, and over the layers of a stack: (N,).
+
+    Args:
+      tree: what a reducer made, e.g. `example_sq_norms`.
+      axes: how many axes at the end are those of one parameter: 1 for values of examples, 2 for
+        those of pairs, (N, N), as `gram` makes them.
+    """
+    leaves = [
+        leaf.reshape(-1, *leaf.shape[leaf.ndim - axes :]).sum(axis=0)
+        for leaf in jax.tree.leaves(tree)
+    ]
     if not leaves:
         raise ValueError("total: the tree has no per-example values; the model has no parameters")
     return functools.reduce(jnp.add, leaves)
@@ -111,9 +131,17 @@ def combine(**reducers: Reducer) -> Reducer:
     """Several reducers in one backward pass; take their results apart with `select`.
 
     ``combine(grads=grads, norms=example_sq_norms)`` gives both for one pass over the model.
-    """
 
+    Raises:
+      TypeError: a reducer of two passes.
+    """
     pairs = tuple(reducers.items())
+    for name, reducer in pairs:
+        if isinstance(reducer, TwoPass):
+            raise TypeError(
+                f"combine: {name}={reducer.name} takes two passes, and there is one here; keep the "
+                "factors (reduce=keep), and give each reducer to reduce_kept"
+            )
 
     def combined(params: dict[str, Array], factors: Factors, slots: Any = None) -> Combined:
         return Combined({name: r(params, factors, slots) for name, r in pairs})
@@ -124,10 +152,38 @@ def combine(**reducers: Reducer) -> Reducer:
 def select(tree: Any, name: str) -> Any:
     """The results of the reducer called `name` in a tree made with `combine`."""
     return jax.tree.map(
-        lambda node: node[name] if isinstance(node, Combined) else node,
-        tree,
-        is_leaf=lambda node: isinstance(node, Combined),
+        lambda node: node[name] if isinstance(node, Combined) else node, tree, is_leaf=is_combined
     )
+
+
+def is_combined(node: Any) -> bool:
+    """For `jax.tree` functions that stop at what `combine` made."""
+    return isinstance(node, Combined)
+
+
+def measured(reducer: Reducer) -> tuple[Reducer, Callable[[Any], Any]]:
+    """(reducer to run, what to make of its tree) to have what it made at leaves and nothing else.
+
+    A tap reports what it does whatever the reducer: that is no measurement.
+    """
+
+    def only(tree: Any) -> Any:
+        return jax.tree.map(
+            lambda node: node["only"] if isinstance(node, Combined) else None,
+            tree,
+            is_leaf=is_combined,
+        )
+
+    return combine(only=reducer), only
+
+
+def weighted(reducer: Reducer, weights: Array) -> Reducer:
+    """The reducer, given factors whose examples are weighted; weights (N,)."""
+
+    def reduce(params: dict[str, Array], factors: Factors, slots: Any = None) -> Any:
+        return reducer(params, {k: scaled(f, weights) for k, f in factors.items()}, slots)
+
+    return reduce
 
 
 @jax.tree_util.register_dataclass
@@ -141,7 +197,7 @@ class Seen:
 
 
 def reduce_kept(reduce: Reducer, params: Any, kept: Any, slots: Any = None) -> Any:
-    """Apply a reducer to the tree of factors that `keep` returned for a model.
+    """Apply a reducer, of two passes too, to the tree of factors that `keep` returned for a model.
 
     `reduce_kept(grads, params, kept)` is the gradient. What is not a factor (a tapped cotangent) is
     returned as it is. The layers are not asked again whether they mix the examples of a batch.
@@ -149,6 +205,16 @@ def reduce_kept(reduce: Reducer, params: Any, kept: Any, slots: Any = None) -> A
     Raises:
       FactorError: the reducer cannot reduce some factor; the text begins with its layer's path.
     """
+    if isinstance(reduce, TwoPass):
+        measure, only = measured(reduce.measure)
+        # what `backprop_trace` has seen beside the factors is no measurement
+        factors = jax.tree.map(
+            lambda node: node.reduced if isinstance(node, Seen) else node,
+            kept,
+            is_leaf=lambda node: isinstance(node, Seen),
+        )
+        found = only(_reduce_kept(measure, params, factors, None, ""))
+        reduce = weighted(reduce.then, reduce.weights(found))
     return _reduce_kept(reduce, params, kept, slots, "")
 
 

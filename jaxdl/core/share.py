@@ -98,7 +98,8 @@ def scan_time(cell: Layer, carry: Callable[[jax.ShapeDtypeStruct], Any] | None =
             kept, (dh, dx), part = child.bwd(
                 params, unpack_unique(xs[1]), side, (dh, xs[0]), keep_for(reduce), None
             )
-            return (dh, add_to_side(dside, part)), (kept, dx)
+            # factors hold residuals, and share cotangents
+            return (dh, add_to_side(dside, part)), (pack_unique(kept, xs[1].arrays), dx)
 
         carried = (dh, zero_cotangent(side) if cell.side else None)
         (dh, dside), (kept, dx) = lax.scan(
@@ -106,7 +107,7 @@ def scan_time(cell: Layer, carry: Callable[[jax.ShapeDtypeStruct], Any] | None =
         )
         kept = jax.tree.map(
             lambda f: f.join_time() if isinstance(f, Factor) else f,
-            kept,
+            unpack_unique(kept, steps.arrays),
             is_leaf=lambda f: isinstance(f, Factor),
         )
         dx = None if dx is None else jnp.moveaxis(dx, 0, 1)

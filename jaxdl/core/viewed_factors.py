@@ -57,10 +57,13 @@ class Moved(_View):
         """The parameter as it was used."""
         return param.transpose(self.axes).reshape(self.shape)
 
+    def back(self, viewed: Array, shape: tuple[int, ...]) -> Array:
+        """Something in the shape of the view in that of the parameter."""
+        order = sorted(range(len(self.axes)), key=self.axes.__getitem__)
+        return viewed.reshape([shape[i] for i in self.axes]).transpose(order)
+
     def form(self, param: Array) -> Array:
-        back = sorted(range(len(self.axes)), key=self.axes.__getitem__)
-        gradient = self.factor.form(self.view(param))
-        return gradient.reshape([param.shape[i] for i in self.axes]).transpose(back)
+        return self.back(self.factor.form(self.view(param)), param.shape)
 
     def transpose(self) -> Moved:
         last = len(self.axes) - 1

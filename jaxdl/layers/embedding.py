@@ -15,14 +15,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import Array
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdl.core.factors import Scatter
 from jaxdl.core.layer import Layer, leaf
 from jaxdl.numerics.checks import check_array, check_params, check_range
 from jaxdl.numerics.dtypes import row_numbers
-from jaxdl.numerics.sharding import explicit_sharding
+from jaxdl.numerics.sharding import row_sharding
 
 
 def _init(key, ids, *, rows, features, init, dtype):
@@ -44,19 +42,9 @@ def _fwd(params, ids, *, rows, features):
         mode="fill",
         fill_value=jnp.nan,
         wrap_negative_indices=False,
-        out_sharding=_row_sharding(table, ids),
+        out_sharding=row_sharding(table, ids),
     )
     return y, ids
-
-
-def _row_sharding(table: Array, ids: Array):
-    """Under Explicit mesh axes: the rows lie where the ids lie, their features as in the table."""
-    sharding = explicit_sharding(ids)
-    if sharding is None:
-        return None
-    spec = (*sharding.spec, *(None,) * (ids.ndim - len(sharding.spec)))
-    features = jax.typeof(table).sharding.spec[1:2] or (None,)
-    return NamedSharding(sharding.mesh, PartitionSpec(*spec, *features))
 
 
 def _bwd(params, ids, dy):

@@ -1,5 +1,6 @@
 """Small pytree tools: static values in a tree, each array in it once, its shapes and dtypes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,29 +20,36 @@ class Static:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Packed:
-    """A pytree whose leaves are kept once each: leaf i is ``arrays[index[i]]``."""
+    """A pytree whose leaves are kept once each: leaf i is ``(*beside, *arrays)[index[i]]``."""
 
     arrays: tuple[Any, ...]
     index: Static
     structure: Static
 
 
-def pack_unique(tree: Any) -> Packed:
+def pack_unique(tree: Any, beside: Sequence[Any] = ()) -> Packed:
     """Keep every array of `tree` once, however often the same object stands in it.
 
-    A scan stacks each output it is given, the same array twice if it is given twice.
+    A scan stacks each output it is given, the same array twice if it is given twice. Arrays that
+    are among those `beside`, which the scan is given, need not be stacked at all: `unpack_unique`
+    takes them from there.
     """
     leaves, structure = jax.tree.flatten(tree)
-    place = {id(leaf): i for i, leaf in reversed(list(enumerate(leaves)))}
-    firsts = sorted(place.values())
-    index = tuple(firsts.index(place[id(leaf)]) for leaf in leaves)
-    return Packed(tuple(leaves[i] for i in firsts), Static(index), Static(structure))
+    every, place = list(beside), {}
+    for i, array in reversed(list(enumerate(beside))):
+        place[id(array)] = i
+    for leaf in leaves:
+        if id(leaf) not in place:
+            place[id(leaf)] = len(every)
+            every.append(leaf)
+    index = tuple(place[id(leaf)] for leaf in leaves)
+    return Packed(tuple(every[len(beside) :]), Static(index), Static(structure))
 
 
-def unpack_unique(packed: Packed) -> Any:
-    """The pytree that `pack_unique` was given."""
-    leaves = [packed.arrays[i] for i in packed.index.value]
-    return jax.tree.unflatten(packed.structure.value, leaves)
+def unpack_unique(packed: Packed, beside: Sequence[Any] = ()) -> Any:
+    """The pytree that `pack_unique` was given; `beside` is as it was there, or stacked."""
+    every = (*beside, *packed.arrays)
+    return jax.tree.unflatten(packed.structure.value, [every[i] for i in packed.index.value])
 
 
 def struct(tree: Any) -> Any:

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 from jax import Array
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
 def explicit_sharding(array: Array) -> Any:
@@ -15,3 +15,13 @@ def explicit_sharding(array: Array) -> Any:
     """
     sharding = jax.typeof(array).sharding
     return sharding if AxisType.Explicit in sharding.mesh.axis_types else None
+
+
+def row_sharding(table: Array, ids: Array) -> Any:
+    """Under Explicit mesh axes: the rows lie where the ids lie, their features as in the table."""
+    sharding = explicit_sharding(ids)
+    if sharding is None:
+        return None
+    spec = (*sharding.spec, *(None,) * (ids.ndim - len(sharding.spec)))
+    features = jax.typeof(table).sharding.spec[1:2] or (None,)
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec, *features))

@@ -155,7 +155,7 @@ def _slot(step: Step, direct: dict[Var, int], reduce: ReduceAt) -> Slot | None:
 
 
 def tap_into(step: Step, slot: Slot, outs: list[Array], empty: Any, held: Any) -> list[Array]:
-    """The outputs of a use as they are; what the reducer makes of it is the cotangent of `empty`."""
+    """The outputs of a use; what the reducer makes of it will be the cotangent of `empty`."""
 
     @jax.custom_vjp
     def tap(outs, empty, held):

@@ -181,7 +181,9 @@ def _scan(step: Step, values: list[Any], ears: list, n: int, slots: Slots) -> tu
     return outs, ScanKept([inside], fixed, after)
 
 
-def _checkpoint(step: Step, values: list[Any], ears: list, n: int, slots: Slots) -> tuple[list[Any], Any]:
+def _checkpoint(
+    step: Step, values: list[Any], ears: list, n: int, slots: Slots
+) -> tuple[list[Any], Any]:
     body, params = step.parts[0], step.eqn.params
 
     def run(values, ears):

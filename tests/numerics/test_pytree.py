@@ -31,6 +31,15 @@ def test_packed_trees_are_stacked_once_by_a_scan():
     assert again["y"] is y
 
 
+def test_what_stands_beside_is_not_kept():
+    a, b = jnp.arange(3), jnp.arange(3)
+    packed = pack_unique({"known": a, "new": b}, beside=(b[:1], a))
+    assert len(packed.arrays) == 1
+    back = unpack_unique(packed, (None, a + 1))  # what stands there in the meantime, e.g. a stack
+    assert back["new"] is b
+    np.testing.assert_array_equal(back["known"], a + 1)
+
+
 def test_an_empty_tree():
     assert unpack_unique(pack_unique((None, {}))) == (None, {})
 

@@ -12,11 +12,18 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxdl import (
+    clipped_sum,
     combine,
+    dense,
     example_sq_norms,
     grads,
+    half_squared_error,
+    remat,
+    repeat,
     select,
+    serial,
     softmax_cross_entropy,
+    tanh,
     value_and_grad,
 )
 from jaxdl.core.factors import ConvOuter, FactorError, Outer
@@ -35,6 +42,7 @@ from tests.cases import (
     wrong_dense,
 )
 from tests.long import sampled
+from tests.properties.test_properties_examples import in_one_pass
 
 AXES = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
 
@@ -83,6 +91,22 @@ def check_sharded(case, axes):
     assert_same(jax.device_get(together), jax.device_get(alone), 1e-10)
 
 
+APART = ("dense", "dense-positions", "layer_norm-positions", "embedding-positions", "conv-groups",
+         "locally_connected", "scan_time")  # fmt: skip
+"""A case for each way in which a reducer goes through the examples."""
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.name in APART], ids=case_id)
+def test_reducers_of_examples_are_single(case):
+    sample = draw(case)
+    run = compiled_manual(case.layer, in_one_pass)
+    alone = run(*sample)
+    mesh = mesh_of_four("explicit")
+    with jax.set_mesh(mesh):
+        together = run(*place(mesh, sample))
+    assert_same(jax.device_get(together), jax.device_get(alone), 1e-10)
+
+
 @every_case
 def test_sharded_is_single(case):
     check_sharded(case, "explicit")
@@ -108,6 +132,22 @@ def test_value_and_grad_is_single(path, axes):
         together = run(placed.params, placed.x, target, where=where)
         assert_placed_like(together[1], placed.params)
     assert_same(jax.device_get(together), jax.device_get(alone), 1e-12)
+
+
+@both_axes
+@pytest.mark.parametrize("block", [tanh(), remat(tanh())], ids=["kept", "again"])
+def test_clipped_sum_is_single(block, axes):
+    model = serial(dense(5), repeat(serial(dense(5), block), 2), dense(3))
+    sample, target = draw(planted(model, normal(N, 5, 6))), jnp.ones((N, 5, 3))
+    run = jax.jit(value_and_grad(model, half_squared_error(), reduce=clipped_sum(0.5)))
+    alone = run(sample.params, sample.x, target)
+    mesh = mesh_of_four(axes)
+    with jax.set_mesh(mesh):
+        placed = place(mesh, sample)
+        target = jax.device_put(target, NamedSharding(mesh, PartitionSpec("data")))
+        together = run(placed.params, placed.x, target)
+        assert_placed_like(together[1], placed.params)
+    assert_same(jax.device_get(together), jax.device_get(alone), 1e-10)
 
 
 @both_axes
