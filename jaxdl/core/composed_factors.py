@@ -31,17 +31,17 @@ class Many(Factor):
         return functools.reduce(jnp.add, (f.form(param).astype(dtype) for f in self.factors))
 
     def transpose(self) -> "Many":
-        return Many(tuple(factor.transpose() for factor in self.factors))
+        return replace(self, factors=tuple(factor.transpose() for factor in self.factors))
 
     def scale(self, weights: Array) -> "Many":
-        return Many(tuple(factor.scale(weights) for factor in self.factors))
+        return replace(self, factors=tuple(factor.scale(weights) for factor in self.factors))
 
     def split(self) -> tuple[Any, Callable[[Any], Factor]]:
         rows, joins = zip(*(factor.split() for factor in self.factors), strict=True)
         return rows, lambda some: Many(tuple(f(r) for f, r in zip(joins, some, strict=True)))
 
     def join_time(self) -> "Many":
-        return Many(tuple(factor.join_time() for factor in self.factors))
+        return replace(self, factors=tuple(factor.join_time() for factor in self.factors))
 
 
 @factor_kind
@@ -129,7 +129,7 @@ class Stacked(Factor):
 
     def _each(self, f: Callable[[Factor], Factor], factor: Factor) -> "Stacked":
         # a Zero has no arrays to map over, and is the same for every layer
-        return Stacked(jax.vmap(f)(factor)) if jax.tree.leaves(factor) else self
+        return replace(self, factor=jax.vmap(f)(factor)) if jax.tree.leaves(factor) else self
 
 
 def split_steps(factor: Factor) -> tuple[Any, Callable[[Any], Factor]]:
@@ -145,7 +145,7 @@ def split_steps(factor: Factor) -> tuple[Any, Callable[[Any], Factor]]:
 def stack_factors(tree: Any) -> Any:
     """Mark every factor in `tree` as one whose arrays a scan has stacked over layers."""
     return jax.tree.map(
-        lambda node: Stacked(node) if isinstance(node, Factor) else node,
+        lambda node: Stacked(node, divisor=node.divisor) if isinstance(node, Factor) else node,
         tree,
         is_leaf=lambda node: isinstance(node, Factor),
     )

@@ -23,7 +23,7 @@ In every factor but ``Formed`` and ``Stacked`` the first axis of every array cou
 :func:`contract` is the only place in the library where a parameter's gradient is formed.
 """
 
-from dataclasses import field
+from dataclasses import field, replace
 from math import prod
 from typing import Any
 
@@ -75,7 +75,7 @@ class Outer(Factor):
         return _outer_sum(self.a, self.d, param.dtype, explicit_sharding(param))
 
     def transpose(self) -> "Outer":
-        return Outer(self.d, self.a)
+        return replace(self, a=self.d, d=self.a)
 
     def kronecker(self) -> tuple[Array, Array]:
         """(Σ a⊗a, Σ d⊗d) over examples and positions: (m, m) and (k, k), float32 or wider.
@@ -110,7 +110,7 @@ class Diag(Factor):
     def summed(self) -> Sum:
         """The same as a `Sum`, of products in float32 or wider."""
         dtype = wide(self.d.dtype)
-        return Sum(self.a.astype(dtype) * self.d.astype(dtype))
+        return Sum(self.a.astype(dtype) * self.d.astype(dtype), divisor=self.divisor)
 
     def form(self, param: Array) -> Array:
         return self.summed().form(param)

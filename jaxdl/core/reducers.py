@@ -226,7 +226,7 @@ def _reduce_kept(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str)
             f"reduce_kept: these are results of several reducers, {sorted(kept)}; take the factors "
             "out first, select(tree, name)"
         )
-    if not isinstance(kept, Mapping | Factor) and _holds_factor(kept):
+    if _is_mixed(kept) or (not isinstance(kept, Mapping) and _holds_factor(kept)):
         return _reduce_tree(reduce, params, kept, slots, path)
     if not isinstance(kept, Mapping):
         if hasattr(params, "shape"):
@@ -256,13 +256,22 @@ def _reduce_kept(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str)
         raise at_path(FactorError(f"{path}: {error}" if path else str(error)), path) from None
 
 
+def _is_mixed(kept: Any) -> bool:
+    """Whether it is a dict with factors that are no layer's: beside further trees, or some of them
+    stacked. The parameters of a program may lie so."""
+    if not isinstance(kept, Mapping) or not any(isinstance(f, Factor) for f in kept.values()):
+        return False
+    whole = all(isinstance(factor, Factor) for factor in kept.values())
+    return not whole or len({isinstance(factor, Stacked) for factor in kept.values()}) > 1
+
+
 def _holds_factor(tree: Any) -> bool:
     leaves = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Factor))
     return any(isinstance(leaf, Factor) for leaf in leaves)
 
 
 def _reduce_tree(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str) -> Any:
-    """Parameters that are no dict (a tuple, a dataclass): each for itself."""
+    """Parameters that are no layer's dict (a tuple, a dataclass, a program's): each for itself."""
     factors, tree = jax.tree.flatten(kept, is_leaf=lambda node: isinstance(node, Factor))
     beside = [None] * len(factors) if slots is None else tree.flatten_up_to(slots)
     parts = zip(tree.flatten_up_to(params), factors, beside, strict=True)
@@ -271,4 +280,13 @@ def _reduce_tree(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str)
         _reduce_kept(reduce, {name: p}, {name: f}, None if s is None else {name: s}, path)
         for p, f, s in parts
     ]
-    return jax.tree.unflatten(tree, [r[name] for r in reduced]) if all(reduced) else {}
+    if not all(reduced):
+        return {}
+    return jax.tree.unflatten(tree, [entry_of(r, name) for r in reduced])
+
+
+def entry_of(reduced: Any, name: str) -> Any:
+    """What a reducer made of one of its parameters."""
+    if isinstance(reduced, Combined):
+        return Combined({key: part.get(name, {}) for key, part in reduced.items()})
+    return reduced.get(name, {})

@@ -135,6 +135,8 @@ def _simplest(factor: Moved, whole: tuple[int, ...]) -> Factor:
 
 def _reshaped(step: Step, k: int, factor: Factor, value: Value) -> Factor | None:
     before, after = step.ins[k].shape, step.outs[0].shape
+    if step.eqn.params.get("dimensions") is not None and step.name == "reshape":
+        return None  # it reads the entries in another order
     if isinstance(factor, Sum | Diag):
         return jax.tree.map(lambda x: x.reshape(*x.shape[: x.ndim - len(after)], *before), factor)
     straight = tuple(range(len(before)))

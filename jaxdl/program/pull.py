@@ -90,24 +90,33 @@ def _through(scope: Scope, behind: dict[Var, Factor], values: _Values):
     """
     if not behind:
         return
-    needed = _ancestors(behind)
-    inputs = [v for v in (*scope.ins, *scope.consts) if v in needed]
-    derivation = Derivation(tuple(inputs), tuple(behind))
-    given = tuple(values(v) for v in inputs)
-    for place, v in enumerate(inputs):
-        if v.kind == Kind.DERIVED:
-            used = tuple(f if v in _ancestors([w]) else None for w, f in behind.items())
-            yield v, Pulled(used, given, derivation, place)
+    made_of = {w: _ancestors([w]) for w in behind}
+    for v in scope.ins:
+        outs = [w for w in behind if v.kind == Kind.DERIVED and v in made_of[w]]
+        if outs:
+            needed = {x: None for w in outs for x in made_of[w]}
+            inputs = tuple(x for x in needed if not _is_computed(x))
+            given = tuple(values(x) for x in inputs)
+            derivation = Derivation(inputs, tuple(outs))
+            factors = tuple(behind[w] for w in outs)
+            yield v, Pulled(factors, given, derivation, inputs.index(v))
 
 
-def _ancestors(values: Iterable[Var]) -> set[Var]:
-    """The values, and all that they were made of."""
-    found, waiting = set(), list(values)
+def _is_computed(v: Var) -> bool:
+    """Whether a value is made of others that depend on no example: not given, and not what a scan
+    over data carries beside it."""
+    return v.made_by is not None and v.made_by.is_plain
+
+
+def _ancestors(values: Iterable[Var]) -> dict[Var, None]:
+    """The values, and all that they were made of, in an order that is always the same."""
+    found, waiting = {}, list(values)
     while waiting:
         v = waiting.pop()
         if v not in found:
-            found.add(v)
-            waiting += [x for x in (v.made_by.ins if v.made_by else ()) if isinstance(x, Var)]
+            found[v] = None
+            ins = v.made_by.ins if _is_computed(v) else ()  # type: ignore[union-attr]
+            waiting += [x for x in ins if isinstance(x, Var)]
     return found
 
 
@@ -125,7 +134,7 @@ class Derivation:
     @property
     def primitives(self) -> list[str]:
         """The names of the steps in between."""
-        steps = {v.made_by for v in _ancestors(self.outs) - set(self.inputs)}
+        steps = [v.made_by for v in _ancestors(self.outs) if v not in self.inputs]
         return sorted({step.name for step in steps if step is not None})
 
 
@@ -153,11 +162,18 @@ class _Values:
     def __call__(self, v: Var | Literal) -> Any:
         if isinstance(v, Literal):
             return v.val
-        if v not in self.known:
-            step = v.made_by
+        waiting = [v]
+        while waiting:  # no recursion: a chain of derived values may be long
+            step = waiting[-1].made_by
+            if waiting[-1] in self.known:
+                waiting.pop()
+                continue
             assert step is not None and step.is_plain
-            outs = bind(step.eqn, [self(x) for x in step.ins])
-            self.known.update(zip(step.outs, outs, strict=True))
+            missing = [x for x in step.ins if isinstance(x, Var) and x not in self.known]
+            waiting += missing
+            if not missing:
+                ins = [x.val if isinstance(x, Literal) else self.known[x] for x in step.ins]
+                self.known.update(zip(step.outs, bind(step.eqn, ins), strict=True))
         return self.known[v]
 
 

@@ -122,8 +122,11 @@ class Scope:
             )
             if step.live:
                 wanted.update(v for v in step.ins if isinstance(v, Var))
-            else:
+            elif all(out.kind == Kind.DATA for out in step.outs):
                 step.parts = []
+            else:  # a scan that also carries what is the same for all examples: that is still so
+                for part in step.parts:
+                    part.drop_dead(())
 
 
 def kind_of(v: Var | Literal) -> Kind:
@@ -232,28 +235,30 @@ def _read_scan(scope: Scope, step: Step) -> None:
     held, carried, _ = scan_parts(step.eqn)
     jaxpr, depth = step.eqn.params["jaxpr"], scope.depth + 1
     avals = [v.aval for v in opened(jaxpr).invars]
-    kinds = [
-        Kind.DATA if v.kind == Kind.DERIVED else v.kind
-        for v in map(_given, step.ins[held : held + carried])
-    ]
+    first = [_given(v) for v in step.ins[held : held + carried]]
+    kinds = [Kind.DATA if v.kind == Kind.DERIVED else v.kind for v in first]
+    loops = [v.loops for v in first]
 
     def read(as_data: list[bool]) -> Scope:
         ins = [replace(_given(v), aval=a) for v, a in zip(step.ins, avals, strict=True)]
         for v in ins[held:]:
             v.loops |= {depth}
-        for v, kind in zip(ins[held : held + carried], kinds, strict=True):
-            v.kind = kind
+        for v, kind, changes in zip(ins[held : held + carried], kinds, loops, strict=True):
+            v.kind, v.loops = kind, changes | {depth}
         return read_scope(jaxpr, ins, depth, as_data)
 
     while True:
-        found = [kind_of(out) for out in read([False] * len(step.outs)).outs]
+        outs = read([False] * len(step.outs)).outs
+        found = [kind_of(out) for out in outs]
         grown = [
             Kind.FIXED if k == f == Kind.FIXED else Kind.DATA
             for k, f in zip(kinds, found[:carried], strict=True)
         ]
-        if grown == kinds:
+        # what is carried changes with all that its next value is made of
+        changing = [c | loops_of(out) for c, out in zip(loops, outs[:carried], strict=True)]
+        if (grown, changing) == (kinds, loops):
             break
-        kinds = grown
+        kinds, loops = grown, changing
     is_data = [k != Kind.FIXED for k in (*kinds, *found[carried:])]
     step.parts = [read(is_data)]
     step.ins[held : held + carried] = [

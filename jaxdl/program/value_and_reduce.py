@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from jaxdl.core.composed_factors import Stacked, stack_factors
 from jaxdl.core.factor import Factor, FactorError
-from jaxdl.core.reducers import Combined, Reducer, grads, keep
+from jaxdl.core.reducers import Reducer, entry_of, grads, keep
 from jaxdl.program.arguments import Arguments, read_arguments
 from jaxdl.program.opened import Traced, run, trace
 
@@ -134,7 +134,7 @@ def _no_cotangent(out: Array) -> Any:
 def _of_mean(factor: Factor, n: int) -> Factor:
     """The factor of the gradient of the mean over n examples."""
     if isinstance(factor, Stacked):
-        return Stacked(_of_mean(factor.factor, n))
+        return Stacked(_of_mean(factor.factor, n), divisor=n)
     return replace(factor, divisor=n)
 
 
@@ -158,6 +158,4 @@ def reduce_one(reduce: Reducer, path: str, param: Array, factor: Factor, slot: A
             f"comes alone, as {{{name!r}: ...}}; a reducer that needs several of a layer's "
             "parameters is for models of jaxdl's layers"
         ) from error
-    if isinstance(reduced, Combined):
-        return Combined({key: part.get(name, {}) for key, part in reduced.items()})
-    return reduced.get(name, {})
+    return entry_of(reduced, name)

@@ -8,7 +8,7 @@ of its outputs lets the cotangent there out of the backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -207,7 +207,10 @@ def _cond(step: Step, values: list[Any], ears: list, n: int, slots: Slots) -> tu
 
     branches = [branch(k) for k in range(len(step.parts))]
     if kind_of(step.ins[0]) == Kind.DATA:  # each example chooses: all run, as under vmap
-        results = [run(values, ears) for run in branches]
+        results = [
+            _for_some(step, k, jnp.clip(index, 0, len(branches) - 1) == k, run, values, ears)
+            for k, run in enumerate(branches)
+        ]
         choose = jax.vmap(lambda i, *cases: lax.select_n(_as_choice(i, len(cases)), *cases))
         outs = [choose(index, *cases) for cases in zip(*(r[0] for r in results), strict=True)]
         return outs, [kept for _, kept in results]
@@ -216,12 +219,70 @@ def _cond(step: Step, values: list[Any], ears: list, n: int, slots: Slots) -> tu
     def with_others(k):
         def run(values, ears):
             outs, kept = branches[k](values, ears)
-            none = [jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape) for shape in shapes]
+            none = [jax.tree.map(_harmless, shape) for shape in shapes]
             return outs, [*none[:k], kept, *none[k + 1 :]]
 
         return run
 
     return lax.switch(index, [with_others(k) for k in range(len(branches))], values, ears)
+
+
+def _for_some(step: Step, k: int, took: Array, run: Callable, values: list[Any], ears: list):
+    """Branch k for the examples that take it. What it makes of the others may be NaN: none of that
+    comes back, and none of it is kept."""
+
+    def among(x, axis):
+        return took.reshape(*(1,) * axis, -1, *(1,) * (x.ndim - axis - 1))
+
+    def let_back(x, axis=0):
+        return only_back(x, among(x, axis))
+
+    def let_out(x, axis):
+        return jnp.where(among(x, axis), x, _harmless(x)) if _is_inexact(x) else x
+
+    given = [
+        let_back(x) if kind_of(v) == Kind.DATA and _is_inexact(x) else x
+        for x, v in zip(values, step.ins[1:], strict=True)
+    ]
+    ears = [*ears[:k], map_uses(step.parts[k], ears[k], let_back), *ears[k + 1 :]]
+    outs, kept = run(given, ears)
+    return outs, map_uses(step.parts[k], kept, let_out)
+
+
+@jax.custom_vjp
+def only_back(x: Array, which: Array) -> Array:
+    """x as it is; no cotangent comes back but where `which` is true, not 0 · NaN either."""
+    return x
+
+
+only_back.defvjp(
+    lambda x, which: (x, which), lambda which, dx: (jnp.where(which, dx, jnp.zeros_like(dx)), None)
+)
+
+
+def _is_inexact(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _harmless(x: Any) -> Array:
+    """In the place of what was not kept, beside a cotangent of zero: 1, by which one can divide."""
+    return jnp.ones(x.shape, x.dtype) if _is_inexact(x) else jnp.zeros(x.shape, x.dtype)
+
+
+def map_uses(scope: Scope, tree: dict[str, Any], f: Callable[..., Any], scans: int = 0) -> Any:
+    """f(array, number of axes before the examples) of all that belongs to a use inside a scope."""
+    mapped: dict[str, Any] = {}
+    for name, part in tree.items():
+        step = scope.steps[int(name)]
+        more = scans + (step.name == "scan")
+        if isinstance(part, ScanKept):
+            mapped[name] = part._replace(inside=[map_uses(step.parts[0], part.inside[0], f, more)])
+        elif step.parts:
+            both = zip(step.parts, part, strict=True)
+            mapped[name] = [map_uses(inner, one, f, more) for inner, one in both]
+        else:
+            mapped[name] = jax.tree.map(lambda x: f(x, scans), part)
+    return mapped
 
 
 def _as_choice(index: Array, cases: int) -> Array:
