@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdl.core.composed_factors import Zero
-from jaxdl.numerics.jaxprs import equations, inner_jaxprs, where
+from jaxdl.numerics.jaxprs import CHECKPOINTS, equations, inner_jaxprs, where
 from jaxdl.program.pull import pull_scope
-from jaxdl.program.scope import Kind, Scope, Var, read_scope
+from jaxdl.program.scope import Kind, Scope, Var, read_scope, walk_scopes
 from jaxdl.program.slots import ReduceAt, plan_slots
 from jaxdl.program.walk import as_data, ears_of, reduced_in, run_scope
 
@@ -29,6 +29,13 @@ class Traced:
     params: int
     """How many leaves the parameters have."""
     out_tree: Any
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether a checkpoint with parameters inside is in it."""
+        return any(
+            step.name in CHECKPOINTS for part in walk_scopes(self.scope) for step in part.walked
+        )
 
 
 def trace(
@@ -78,7 +85,7 @@ def run(
     n: int,
     reduce: ReduceAt = lambda root, param, factor: factor,
     *,
-    inside: bool = False,
+    inside: ReduceAt | None = None,
     pull_examples: bool = False,
 ) -> tuple[list[Array], Pull]:
     """(outputs, pull), the outputs with the n examples on the first axis.
@@ -88,13 +95,13 @@ def run(
 
     Args:
       reduce: ``(number of the parameter, parameter, factor) -> anything``.
-      inside: whether it may be called inside the backward pass, for one step of a scan at a time,
-        and what it makes of these stacked: `jaxdl.program.slots`.
+      inside: what to make of a parameter inside the backward pass, for one step of a scan at a
+        time, the results being stacked, where that spares memory: see `jaxdl.program.slots`.
       pull_examples: whether cotangents of the examples are asked for; they are None if not, and for
         what has none.
     """
     scope = traced.scope
-    slots = plan_slots(scope, traced.params, reduce, n) if inside else {}
+    slots = {} if inside is None else plan_slots(scope, traced.params, inside, n)
     floats = [
         i
         for i, (x, v) in enumerate(zip(examples, scope.ins[traced.params :], strict=True))

@@ -12,7 +12,9 @@ import numpy as np
 from jax import Array, lax
 
 from jaxdl.core.composed_factors import Stacked, stack_factors
+from jaxdl.core.examples import scaled
 from jaxdl.core.factor import Factor, FactorError
+from jaxdl.core.reducer import TwoPass
 from jaxdl.core.reducers import Reducer, entry_of, grads, keep
 from jaxdl.program.arguments import Arguments, read_arguments
 from jaxdl.program.opened import Traced, run, trace
@@ -60,19 +62,64 @@ def value_and_reduce(
     def call(params, *examples, slots=None):
         given = read_arguments("value_and_reduce", params, examples, in_axes)
         traced = trace_loss("value_and_reduce", loss, given, has_aux, keep_batch_dim)
-        slot_of = given.beside(slots)
-
-        def reduce_at(i, param, factor):
-            # a slot is beside the whole parameter: such a one is not taken apart by steps
-            factor = _of_mean(factor, given.n)
-            return reduce_one(reduce, given.paths[i], param, factor, slot_of[i])
-
-        inside = slots is None and reduce is not keep
-        outs, pull = run(traced, given.params, given.examples, given.n, reduce_at, inside=inside)
-        reduced, _ = pull([jnp.ones_like(outs[0]), *map(_no_cotangent, outs[1:])])
+        both = _in_two_passes if isinstance(reduce, TwoPass) else _in_one_pass
+        outs, reduced = both(reduce, traced, given, given.beside(slots))
         return jax.tree.unflatten(traced.out_tree, outs), given.like_params(reduced)
 
     return call
+
+
+def _in_one_pass(
+    reduce: Reducer, traced: Traced, given: Arguments, slots: list[Any]
+) -> tuple[list[Array], list[Any]]:
+    def at(i: int, param: Any, factor: Factor) -> Any:
+        return reduce_one(reduce, given.paths[i], param, _of_mean(factor, given.n), slots[i])
+
+    # what is kept is not reduced, and a slot is beside the whole parameter, not a part of it
+    inside = None if reduce is keep or any(slot is not None for slot in slots) else at
+    outs, pull = run(traced, given.params, given.examples, given.n, at, inside=inside)
+    return outs, pull(_seeds(outs))[0]
+
+
+def _in_two_passes(
+    reduce: TwoPass, traced: Traced, given: Arguments, slots: list[Any]
+) -> tuple[list[Array], list[Any]]:
+    """Measure, weight the examples, and reduce: from factors that were kept; or, where keeping them
+    would undo a checkpoint, from a second backward pass of weighted cotangents."""
+
+    def at(reducer: Reducer, i: int, factor: Factor, param: Any = None) -> Any:
+        param = given.params[i] if param is None else param
+        return reduce_one(reducer, given.paths[i], param, factor, slots[i])
+
+    def inside(i: int, param: Any, factor: Factor) -> Any:
+        # of these two, each pass uses one: the other is not in the compiled program
+        return at(reduce.measure, i, factor, param), at(reduce.then, i, factor, param)
+
+    again = traced.has_checkpoint and all(slot is None for slot in slots)
+    outs, pull = run(
+        traced, given.params, given.examples, given.n, inside=inside if again else None
+    )
+    seeds = _seeds(outs)
+    first, _ = pull(seeds)
+    is_kept = [isinstance(part, Factor) for part in first]
+    found = [
+        at(reduce.measure, i, part) if kept else part[0]
+        for i, (part, kept) in enumerate(zip(first, is_kept, strict=True))
+    ]
+    weights = reduce.weights(given.like_params(found))
+    if all(is_kept):
+        second = first
+    else:
+        second, _ = pull([(seeds[0] * weights).astype(seeds[0].dtype), *seeds[1:]])
+    return outs, [
+        at(reduce.then, i, scaled(part, weights)) if kept else once_more[1]
+        for i, (part, once_more, kept) in enumerate(zip(first, second, is_kept, strict=True))
+    ]
+
+
+def _seeds(outs: list[Array]) -> list[Any]:
+    """The cotangents of the losses, each its own, and of the auxiliary values."""
+    return [jnp.ones_like(outs[0]), *map(_no_cotangent, outs[1:])]
 
 
 def trace_loss(
