@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from experiments.bench import convolution, epochs, examples, imports, transformer
+from experiments.bench import convolution, epochs, examples, imports, programs, transformer
 from experiments.framework import timing
 from tests.experiments.running import run
 
@@ -54,3 +54,19 @@ def test_examples(tmp_path):
     for name in examples.models(settings):
         assert found[name]["difference"] < 1e-4
     assert found["inner products"]["temporary_bytes"]["gram"] < 10_000
+
+
+def test_programs(tmp_path):
+    settings = programs.Settings(
+        only=("mlp", "transformer, scanned and rematerialised"), images=4, sequences=2,
+        positions=8, width=16, blocks=2, repetitions=1,
+    )  # fmt: skip
+    found = run(programs, settings, tmp_path / "run")["results"]
+    assert set(settings.only) <= set(found)
+    for name in settings.only:
+        assert max(found[name]["differences"].values()) < 1e-4
+
+
+def test_programs_of_another_name(tmp_path):
+    with pytest.raises(ValueError, match="only: the models are"):
+        programs.run(programs.Settings(only=("resnet",)), None)
