@@ -56,6 +56,10 @@ def _inner(f: Factor, g: Factor, param: Array) -> Array:
             "example_sq_norms needs the examples apart, but the layer gives an already formed "
             "gradient (Formed), summed over them; write its bwd with Outer, Sum or Scatter factors"
         )
+    if isinstance(f, Many) and f is g and not any(isinstance(p, Formed) for p in f.factors):
+        one = None if jnp.iscomplexobj(param) else _joined(f.factors, param)
+        # of several kinds each example's gradient is formed once, and not for each pair of them
+        return _inner_one_by_one(f, f, param) if one is None else _inner(one, one, param)
     if isinstance(f, Many):
         return functools.reduce(jnp.add, (_inner(part, g, param) for part in f.factors))
     if isinstance(g, Many):
@@ -79,6 +83,24 @@ def _inner(f: Factor, g: Factor, param: Array) -> Array:
     if isinstance(f, Local) and isinstance(g, Local) and f.a.ndim == 3:
         return jnp.sum(_squares(f.a, g.a) * _squares(f.d, g.d), axis=1)
     return _inner_one_by_one(f, g, param)
+
+
+def _joined(factors: tuple[Factor, ...], param: Array) -> Factor | None:
+    """The same sum as one factor, with its uses as positions, if they are all of one kind.
+
+    Of an unrolled loop of T steps there would be T² inner products to trace.
+    """
+    same: list[Any] = [f.summed() if isinstance(f, Diag) else f for f in factors]
+    if all(isinstance(f, Sum) for f in same):
+        return Sum(functools.reduce(jnp.add, (_over_positions(f, param) for f in same)))
+    if len({(type(f), *(x.dtype for x in jax.tree.leaves(f))) for f in same}) > 1:
+        return None
+    if not isinstance(same[0], Outer | Scatter):
+        return None
+    d = jnp.concatenate([_rows(f.d) for f in same], axis=1)
+    if isinstance(same[0], Scatter):
+        return Scatter(jnp.concatenate([f.ids.reshape(len(f.ids), -1) for f in same], axis=1), d)
+    return Outer(jnp.concatenate([_rows(f.a) for f in same], axis=1), d)
 
 
 def _rows(array: Array) -> Array:
