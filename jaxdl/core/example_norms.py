@@ -86,6 +86,23 @@ def _inner(f: Factor, g: Factor, param: Array) -> Array:
     return _inner_one_by_one(f, g, param)
 
 
+def _joined(parts: list[Any], param: Array) -> Any:
+    """Factors of one kind as one, with its uses as positions; None if that cannot be said.
+
+    Of an unrolled loop of T steps there would be T² inner products to trace.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], Sum):
+        return Sum(functools.reduce(jnp.add, (_over_positions(f, param) for f in parts)))
+    if not isinstance(parts[0], Outer | Scatter):
+        return None
+    d = jnp.concatenate([_rows(f.d) for f in parts], axis=1)
+    if isinstance(parts[0], Scatter):
+        return Scatter(jnp.concatenate([f.ids.reshape(len(f.ids), -1) for f in parts], axis=1), d)
+    return Outer(jnp.concatenate([_rows(f.a) for f in parts], axis=1), d)
+
+
 def _rows(array: Array) -> Array:
     """(N, ..., m) as (N, T, m): every axis between the first and the last is a position."""
     if array.ndim < 2:
@@ -128,10 +145,27 @@ def _same_row(f: Scatter, g: Scatter, param: Array) -> Array:
 
 
 def _sq_norm_of_sum(f: Many, param: Array) -> Array:
-    """‖Σ ∇‖² of the factors: what two of them have together counts twice."""
-    squares = [_inner(part, part, param) for part in f.factors]
-    together = (_inner(x, y, param) for x, y in itertools.combinations(f.factors, 2))
-    return functools.reduce(jnp.add, (*squares, *(2 * both for both in together)))
+    """‖Σ ∇‖² of the factors, those of one kind taken together."""
+    if jnp.iscomplexobj(param):
+        return _inner_one_by_one(f, f, param)
+    kinds: dict[Any, list[Factor]] = {}
+    for part in f.factors:
+        part = part.summed() if isinstance(part, Diag) else part
+        if not isinstance(part, Zero):
+            key = (type(part), *(x.dtype for x in jax.tree.leaves(part)))
+            kinds.setdefault(key, []).append(part)
+    joined = [_joined(parts, param) for parts in kinds.values()]
+    if not joined:
+        return jnp.zeros(f.examples, wide(param.dtype))
+    if len(joined) == 1 and joined[0] is not None:
+        return _inner(joined[0], joined[0], param)
+    if any(not isinstance(part, Outer | Scatter) for part in joined):
+        # each example's gradient is formed once, and not for each pair of parts
+        return _inner_one_by_one(f, f, param)
+    squares = [_inner(part, part, param) for part in joined]
+    # what two of them have together counts twice
+    together = (2 * _inner(x, y, param) for x, y in itertools.combinations(joined, 2))
+    return functools.reduce(jnp.add, (*squares, *together))
 
 
 def _inner_at_rows(f: Outer, g: Scatter, param: Array) -> Array:

@@ -19,7 +19,7 @@ from jax import Array, lax
 from jaxdl.core.composed_factors import Many, Stacked, split_steps
 from jaxdl.core.factor import Factor, factor_kind
 from jaxdl.core.factors import Outer, Sum
-from jaxdl.numerics.dtypes import wide
+from jaxdl.numerics.dtypes import in_common, wide
 
 STATIC = {"static": True}
 
@@ -235,9 +235,15 @@ def _merged(f: Factor, g: Factor) -> Factor | None:
         return replace(f, factor=merge([f.factor, g.factor]))
     if isinstance(f, Outer) and isinstance(g, Outer):
         if f.a is g.a and f.d.shape == g.d.shape:
-            return replace(f, d=f.d + g.d)
+            return replace(f, d=_plus(f.d, g.d))
         if f.d is g.d and f.a.shape == g.a.shape:
-            return replace(f, a=f.a + g.a)
+            return replace(f, a=_plus(f.a, g.a))
     if isinstance(f, Sum) and isinstance(g, Sum) and f.d.shape == g.d.shape:
-        return replace(f, d=f.d + g.d)
+        return replace(f, d=_plus(f.d, g.d))
     return None
+
+
+def _plus(x: Array, y: Array) -> Array:
+    """x + y in float32 or wider: there may be many of them."""
+    x, y = in_common(x.astype(wide(x.dtype)), y.astype(wide(y.dtype)))
+    return x + y

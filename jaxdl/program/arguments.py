@@ -38,7 +38,7 @@ class Arguments:
     def one(self) -> list[Any]:
         """Shapes and dtypes of one example."""
         return [
-            x if axis is None else jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+            x if axis is None else jax.ShapeDtypeStruct(x.shape[1:], x.dtype, weak_type=x.weak_type)
             for x, axis in zip(self.examples, self.axes, strict=True)
         ]
 

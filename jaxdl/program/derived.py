@@ -19,7 +19,7 @@ from jaxdl.core.composed_factors import Many, Stacked
 from jaxdl.core.factor import Factor
 from jaxdl.core.factors import Diag, Outer, Sum
 from jaxdl.core.viewed_factors import Moved, Pulled, Steps, merge
-from jaxdl.numerics.dtypes import wide
+from jaxdl.numerics.dtypes import in_common, wide
 from jaxdl.program.scope import Step, size_of
 from jaxdl.program.uses import Equation, moved
 
@@ -183,8 +183,7 @@ def _broadcast(step: Step, k: int, factor: Factor, value: Value) -> Factor | Non
         x = x.transpose(*range(lead), *(lead + d for d in (*new, *own)))
         return x.reshape(*x.shape[: lead + len(new)], *before)
 
-    # one number for many positions: their sum is smaller than what is kept of them
-    turned = jax.tree.map(turn, factor)
+    turned = jax.tree.map(turn, factor)  # the sum of one number's is smaller than what is kept
     return summed_over_positions(turned, len(before)) if prod(before) == 1 else turned
 
 
@@ -292,9 +291,11 @@ def _product(step: Step, k: int, factor: Factor, value: Value) -> Factor | None:
     # both as they stand in U·V
     other = other.T if (right[0] if k == 0 else left[0]) == (1 if k == 0 else 0) else other
     if k == 0:
-        pulled = Outer(factor.a, factor.d @ other.T)
+        d, other = in_common(factor.d, other)  # d may have fewer bits
+        pulled = Outer(factor.a, d @ other.T)
         return pulled if left[0] == 1 else pulled.transpose()
-    pulled = Outer(factor.a @ other, factor.d)
+    a, other = in_common(factor.a, other)
+    pulled = Outer(a @ other, factor.d)
     return pulled if right[0] == 0 else pulled.transpose()
 
 

@@ -18,6 +18,7 @@ from jax import Array, lax
 from jaxdl.core.factor import Factor
 from jaxdl.core.factors import ConvOuter, Diag, Local, Outer, Scatter, Sum
 from jaxdl.core.viewed_factors import Moved, Used
+from jaxdl.numerics.dtypes import in_common
 from jaxdl.numerics.jaxprs import bind
 from jaxdl.numerics.window import Window
 from jaxdl.program.own_layers import layer_of, own_factors
@@ -146,7 +147,7 @@ def moved(factor: Factor, axes: tuple[int, ...], shape: tuple[int, ...], whole) 
 def _conv(step: Step, k: int) -> Form | None:
     params = step.eqn.params
     numbers = params["dimension_numbers"]
-    if k != 1 or params["batch_group_count"] != 1:
+    if k != 1 or params["batch_group_count"] != 1 or not params["window_strides"]:
         return None
     w = step.ins[1]
     lhs, rhs, out = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
@@ -165,6 +166,7 @@ def _conv(step: Step, k: int) -> Form | None:
     def make(kept, shared, w, d):
         x, dy = _joined(kept[0], (lhs[0], *lhs[2:], lhs[1]), ()), d[0]
         dy = _joined(dy, (out[0], *out[2:], out[1]), ())
+        x, dy = in_common(x, dy)  # the sum may have more bits than its terms
         if beforehand:
             around = [(lo, hi, by - 1) for (lo, hi), by in zip(padding, spread, strict=True)]
             none = [(0, 0, 0)]
@@ -198,6 +200,20 @@ def _gather(step: Step, k: int) -> Form | None:
     def make(kept, shared, w, d):
         i = kept[1][..., 0].astype(jnp.int32)
         i = jnp.clip(i, 0, rows - 1) if clip else jnp.where(i < 0, rows, i)
+        dy = d[0].reshape(*i.shape, prod(rest))
+        return moved(Scatter(i, dy), tuple(range(len(w.shape))), (rows, prod(rest)), w.shape)
+
+    return Form("Scatter", (1,), make)
+
+
+def _dynamic_slice(step: Step, k: int) -> Form | None:
+    """One whole row of a table by its number."""
+    rows, *rest = step.ins[0].shape or (0,)
+    if k != 0 or tuple(step.eqn.params["slice_sizes"]) != (1, *rest):
+        return None
+
+    def make(kept, shared, w, d):
+        i = jnp.clip(kept[1], 0, rows - 1).astype(jnp.int32)
         dy = d[0].reshape(*i.shape, prod(rest))
         return moved(Scatter(i, dy), tuple(range(len(w.shape))), (rows, prod(rest)), w.shape)
 
@@ -280,6 +296,7 @@ _FORMS: dict[str, Callable[[Step, int], Form | None]] = {
     "dot_general": _dot,
     "conv_general_dilated": _conv,
     "gather": _gather,
+    "dynamic_slice": _dynamic_slice,
     "add": _add,
     "sub": _add,
     "mul": _mul,

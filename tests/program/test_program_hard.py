@@ -130,6 +130,24 @@ def reshaped_in_another_order(p, x):
     return jnp.sum((x @ lax.reshape(p["w"], (3, 4), dimensions=(1, 0))) ** 2)
 
 
+@hard(table=(7, 2, 3), w=(3, 3))
+def one_row_by_its_number(p, x):
+    """Outside the table it is the first or the last row."""
+    row = lax.dynamic_index_in_dim(p["table"], (9 * x[0]).astype(jnp.int32), keepdims=False)
+    part = lax.dynamic_slice_in_dim(p["w"], (3 * x[0]).astype(jnp.int32), 1)
+    return jnp.sum(jnp.tanh(row * x)) + jnp.sum(part**2)
+
+
+# --- what is used many times, and in fewer bits ---------------------------------------------------
+
+
+@hard(w=(3, 3), b=(3,), table=(7, 3))
+def unrolled_loop(p, x):
+    for _ in range(4):
+        x = jnp.tanh(x @ p["w"] + x * p["b"]) * p["b"] + p["table"][(2 * x[0]).astype(jnp.int32)]
+    return jnp.sum(x @ p["w"].T)
+
+
 @pytest.mark.parametrize(("loss", "shapes"), HARD, ids=lambda value: getattr(value, "__name__", ""))
 def test_hard_programs(loss, shapes):
     is_shape = dict(is_leaf=lambda node: isinstance(node, tuple))
@@ -159,3 +177,39 @@ def test_long_chain_of_derived_values():
         return jaxdl.value_and_reduce(loss, jaxdl.example_sq_norms)(params, x)
 
     jax.eval_shape(norms, normal(DTYPE, 3, 2), normal(DTYPE, N, 3))
+
+
+def test_uses_of_one_kind_are_one_inner_product():
+    """An unrolled loop of T steps has T² pairs of uses."""
+
+    def norms(params, x):
+        def loss(w, x):
+            for _ in range(12):
+                x = jnp.tanh(x @ w) * w[0]
+            return jnp.sum(x)
+
+        return jaxdl.value_and_reduce(loss, jaxdl.example_sq_norms)(params, x)
+
+    text = str(jax.make_jaxpr(norms)(normal(DTYPE, 3, 3), normal(DTYPE, N, 3)))
+    assert text.count("dot_general") < 40
+
+
+def test_half_precision_where_dtypes_must_not_mix():
+    """Adapters, and a convolution that sums in float32, of parameters in float32."""
+    half, single = jnp.bfloat16, jnp.float32
+
+    def loss(p, x):
+        y = jnp.tanh(x.astype(half) @ (p["a"] @ p["b"]).astype(half))
+        kernel = p["kernel"].astype(half)
+        z = lax.conv_general_dilated(
+            y[None, None], kernel, (1,), "SAME", preferred_element_type=single
+        )
+        return jnp.sum(jnp.tanh(z))
+
+    shapes = {"a": (3, 2), "b": (2, 3), "kernel": (2, 1, 3)}
+    params = {name: normal(single, *shape) for name, shape in shapes.items()}
+    x = normal(single, N, 3)
+    each = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(params, x)
+    norms = jax.jit(jaxdl.value_and_reduce(loss, jaxdl.example_sq_norms))(params, x)[1]
+    for name, g in each.items():
+        np.testing.assert_allclose(norms[name], np.square(g).reshape(N, -1).sum(1), 0.05)
