@@ -15,11 +15,19 @@ from jaxdl import gradcheck
 README = Path(__file__).parent.parent / "README.md"
 
 
-def test_first_block_runs_and_is_short():
-    block = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert block is not None
-    assert len(block[1].splitlines()) <= 16
-    subprocess.run([sys.executable, "-W", "error", "-c", block[1]], check=True)
+def test_the_first_blocks_run_and_are_short():
+    first, second, *_ = re.findall(
+        r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert len(first.splitlines()) <= 16 and len(second.splitlines()) <= 16
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", first + second],
+        check=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    )
+    table = done.stdout.decode("utf-8").splitlines()
+    assert table[0].split()[:4] == ["parameter", "used", "in", "factor"] and len(table) == 6
 
 
 def test_the_mistake_in_the_second_block_is_found():
