@@ -193,7 +193,7 @@ class Steps(_View):
         def add(total, factor):
             return total + factor.form(param).astype(total.dtype), None
 
-        zero = jnp.zeros(param.shape, wide(param.dtype))
+        zero = jnp.zeros_like(param, dtype=wide(param.dtype))
         return lax.scan(add, zero, self.factor)[0]
 
     def scale(self, weights: Array) -> Steps:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import AxisType, PartitionSpec
 
 import jaxdl
 from jaxdl.core.factors import Factor, contract
@@ -213,3 +214,24 @@ def test_half_precision_where_dtypes_must_not_mix():
     norms = jax.jit(jaxdl.value_and_reduce(loss, jaxdl.example_sq_norms))(params, x)[1]
     for name, g in each.items():
         np.testing.assert_allclose(norms[name], np.square(g).reshape(N, -1).sum(1), 0.05)
+
+
+def test_inside_shard_map():
+    """With its check of what differs between devices, also through loops and branches."""
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+
+    def loss(p, x):
+        def step(h, _):
+            h = lax.cond(h[0] > 0, lambda h: jnp.tanh(p["w"] @ h), lambda h: h * p["w"][0], h)
+            return jnp.arctan2(p["w"], h).sum(1), None
+
+        return jnp.sum(lax.scan(jax.checkpoint(step), x, None, 2)[0])
+
+    def norms(params, x):
+        return jaxdl.value_and_reduce(loss, jaxdl.example_sq_norms)(params, x)[1]["w"]
+
+    params, x = {"w": normal(DTYPE, 3, 3)}, normal(DTYPE, N, 3)
+    specs = {"in_specs": (PartitionSpec(), PartitionSpec("data"))}
+    split = jax.shard_map(norms, mesh=mesh, out_specs=PartitionSpec("data"), **specs)
+    each = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(params, x)["w"]
+    np.testing.assert_allclose(jax.jit(split)(params, x), jnp.sum(each**2, (1, 2)), 1e-9)
