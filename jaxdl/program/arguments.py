@@ -98,7 +98,7 @@ def _first(x: Array) -> Any:
     """What is to be known of the first example: its shape and dtype, and where it differs."""
     if varying_axes(x):
         return x[0]
-    return jax.ShapeDtypeStruct(x.shape[1:], x.dtype, weak_type=x.weak_type)
+    return jax.ShapeDtypeStruct(x.shape[1:], x.dtype, weak_type=jax.typeof(x).weak_type)
 
 
 def _check_params(name: str, paths: list[str], leaves: list[Any]) -> None:

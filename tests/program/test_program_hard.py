@@ -139,6 +139,11 @@ def one_row_by_its_number(p, x):
     return jnp.sum(jnp.tanh(row * x)) + jnp.sum(part**2)
 
 
+@hard(w=(3, 3), rest={"v": (2, 2)})
+def one_number_added_to_a_matrix(p, x):
+    return jnp.sum(jnp.tanh((p["w"] + p["rest"]["v"][0, 1] - jnp.sum(p["w"])) @ x))
+
+
 # --- what is used many times, and in fewer bits ---------------------------------------------------
 
 
