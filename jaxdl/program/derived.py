@@ -42,7 +42,7 @@ def pull_back(step: Step, k: int, factors: list[Factor | None], value: Value) ->
 
 def pull_formed(step: Step, k: int, factors: list[Factor | None], value: Value) -> Factor:
     """The factor of input k, with gradients formed before they are taken back."""
-    inputs = tuple(value(i) for i in range(len(step.ins)))
+    inputs = tuple(None if i == k else value(i) for i in range(len(step.ins)))
     return Pulled(tuple(factors), inputs, Equation(step.eqn, range(len(step.outs))), k)
 
 

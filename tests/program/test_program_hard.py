@@ -240,3 +240,17 @@ def test_inside_shard_map():
     split = jax.shard_map(norms, mesh=mesh, out_specs=PartitionSpec("data"), **specs)
     each = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(params, x)["w"]
     np.testing.assert_allclose(jax.jit(split)(params, x), jnp.sum(each**2, (1, 2)), 1e-9)
+
+
+def test_layers_by_their_number_are_not_copied_for_every_step():
+    def gradient(params, x):
+        def loss(w, x):
+            return jnp.sum(lax.fori_loop(0, 4, lambda i, h: jnp.tanh(w[i] @ h), x))
+
+        return jaxdl.value_and_reduce(loss)(params, x)
+
+    layers = normal(DTYPE, 4, 3, 3)
+    text = str(jax.make_jaxpr(gradient)(layers, normal(DTYPE, N, 3)))
+    assert "[4,4,3,3]" not in text
+    check(lambda w, x: jnp.sum(lax.fori_loop(0, 4, lambda i, h: jnp.tanh(w[i] @ h), x)), layers,
+          normal(DTYPE, N, 3))  # fmt: skip
