@@ -80,7 +80,8 @@ class Pulled(Factor):
 
     Args:
       factors: of each output of `function`; None for one that was not used.
-      inputs: arrays that all examples share; the parameter is ``inputs[place]``.
+      inputs: arrays that all examples share, with None at `place`, where the parameter is: a loop
+        that stacks factors would make a copy of it for every step.
       function: ``(*inputs) -> outputs``; its `jax.vjp` takes gradients of outputs back.
     """
 
@@ -99,7 +100,7 @@ class Pulled(Factor):
             outputs = self.function(*inputs)
             return [y for y, f in zip(outputs, self.factors, strict=True) if f is not None]
 
-        outputs, pull = jax.vjp(used, self.inputs[self.place])
+        outputs, pull = jax.vjp(used, param)
         factors = [f for f in self.factors if f is not None]
         gradients = [f.form(y).astype(y.dtype) for f, y in zip(factors, outputs, strict=True)]
         return pull(gradients)[0]
@@ -196,7 +197,7 @@ class Steps(_View):
         def add(total, factor):
             return total + factor.form(param).astype(total.dtype), None
 
-        zero = jnp.zeros(param.shape, wide(param.dtype))
+        zero = jnp.zeros_like(param, dtype=wide(param.dtype))
         return lax.scan(add, zero, self.factor)[0]
 
     def scale(self, weights: Array) -> Steps:

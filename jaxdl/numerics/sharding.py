@@ -3,7 +3,7 @@
 from typing import Any
 
 import jax
-from jax import Array
+from jax import Array, lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
@@ -25,3 +25,15 @@ def row_sharding(table: Array, ids: Array) -> Any:
     spec = (*sharding.spec, *(None,) * (ids.ndim - len(sharding.spec)))
     features = jax.typeof(table).sharding.spec[1:2] or (None,)
     return NamedSharding(sharding.mesh, PartitionSpec(*spec, *features))
+
+
+def varying_axes(*arrays: Array) -> frozenset[str]:
+    """The axes of a `jax.shard_map` with check_vma over which some of the arrays differ."""
+    manual = (getattr(jax.typeof(x), "manual_axis_type", None) for x in arrays)
+    return frozenset().union(*(getattr(m, "varying", ()) for m in manual))
+
+
+def as_varying(x: Array, axes: frozenset[str]) -> Array:
+    """x as an array that may differ over these axes: what is made of it is each device's own."""
+    missing = tuple(sorted(axes - varying_axes(x)))
+    return lax.pcast(x, missing, to="varying") if missing else x

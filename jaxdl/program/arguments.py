@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxdl.numerics.sharding import as_varying, varying_axes
+
 
 @dataclass(frozen=True, eq=False)
 class Arguments:
@@ -38,7 +40,7 @@ class Arguments:
     def one(self) -> list[Any]:
         """Shapes and dtypes of one example."""
         return [
-            x if axis is None else jax.ShapeDtypeStruct(x.shape[1:], x.dtype, weak_type=x.weak_type)
+            x if axis is None else _first(x)
             for x, axis in zip(self.examples, self.axes, strict=True)
         ]
 
@@ -86,7 +88,17 @@ def read_arguments(name: str, params: Any, examples: tuple, in_axes: Any) -> Arg
         for x, axis in zip(arrays, axes, strict=True)
     ]
     leaves = [jnp.asarray(leaf) for leaf in leaves]
+    # inside a shard_map, what is made of its examples is each device's own
+    axes_of_devices = varying_axes(*leaves, *arrays)
+    leaves, arrays = ([as_varying(x, axes_of_devices) for x in some] for some in (leaves, arrays))
     return Arguments(leaves, paths, params_tree, arrays, examples_tree, axes, n)
+
+
+def _first(x: Array) -> Any:
+    """What is to be known of the first example: its shape and dtype, and where it differs."""
+    if varying_axes(x):
+        return x[0]
+    return jax.ShapeDtypeStruct(x.shape[1:], x.dtype, weak_type=jax.typeof(x).weak_type)
 
 
 def _check_params(name: str, paths: list[str], leaves: list[Any]) -> None:

@@ -42,7 +42,7 @@ def pull_back(step: Step, k: int, factors: list[Factor | None], value: Value) ->
 
 def pull_formed(step: Step, k: int, factors: list[Factor | None], value: Value) -> Factor:
     """The factor of input k, with gradients formed before they are taken back."""
-    inputs = tuple(value(i) for i in range(len(step.ins)))
+    inputs = tuple(None if i == k else value(i) for i in range(len(step.ins)))
     return Pulled(tuple(factors), inputs, Equation(step.eqn, range(len(step.outs))), k)
 
 
@@ -187,11 +187,9 @@ def _broadcast(step: Step, k: int, factor: Factor, value: Value) -> Factor | Non
     return summed_over_positions(turned, len(before)) if prod(before) == 1 else turned
 
 
-def _negated(step: Step, k: int, factor: Factor, value: Value) -> Factor | None:
-    return times(factor, -1)
-
-
 def _added(step: Step, k: int, factor: Factor, value: Value) -> Factor | None:
+    if step.ins[k].shape != step.outs[0].shape:  # one number, added to all entries
+        return None
     return times(factor, -1) if step.name == "sub" and k == 1 else factor
 
 
@@ -309,7 +307,7 @@ _RULES: dict[str, Callable[[Step, int, Factor, Value], Factor | None]] = {
     "squeeze": _reshaped,
     "expand_dims": _reshaped,
     "broadcast_in_dim": _broadcast,
-    "neg": _negated,
+    "neg": lambda step, k, factor, value: times(factor, -1),
     "add": _added,
     "sub": _added,
     "add_any": _added,

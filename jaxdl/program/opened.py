@@ -12,6 +12,7 @@ from jax import Array
 
 from jaxdl.core.composed_factors import Zero
 from jaxdl.numerics.jaxprs import CHECKPOINTS, equations, inner_jaxprs, where
+from jaxdl.numerics.sharding import as_varying, varying_axes
 from jaxdl.program.pull import pull_scope
 from jaxdl.program.scope import Kind, Scope, Var, read_scope, walk_scopes
 from jaxdl.program.slots import ReduceAt, plan_slots
@@ -116,7 +117,8 @@ def run(
         outs = as_data(outs, scope.outs, n)
         return outs, (outs, kept)
 
-    ears = ears_of(scope, n, slots)
+    axes = varying_axes(*params, *examples)
+    ears = jax.tree.map(lambda ear: as_varying(ear, axes), ears_of(scope, n, slots))
     _, back, (outs, kept) = jax.vjp(forward, ears, [examples[i] for i in floats], has_aux=True)
 
     def pull(cotangents):

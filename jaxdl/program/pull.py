@@ -96,7 +96,7 @@ def _through(scope: Scope, behind: dict[Var, Factor], values: _Values):
         if outs:
             needed = {x: None for w in outs for x in made_of[w]}
             inputs = tuple(x for x in needed if not _is_computed(x))
-            given = tuple(values(x) for x in inputs)
+            given = tuple(None if x is v else values(x) for x in inputs)
             derivation = Derivation(inputs, tuple(outs))
             factors = tuple(behind[w] for w in outs)
             yield v, Pulled(factors, given, derivation, inputs.index(v))

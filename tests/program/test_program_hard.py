@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import AxisType, PartitionSpec
 
 import jaxdl
 from jaxdl.core.factors import Factor, contract
@@ -138,6 +139,11 @@ def one_row_by_its_number(p, x):
     return jnp.sum(jnp.tanh(row * x)) + jnp.sum(part**2)
 
 
+@hard(w=(3, 3), rest={"v": (2, 2)})
+def one_number_added_to_a_matrix(p, x):
+    return jnp.sum(jnp.tanh((p["w"] + p["rest"]["v"][0, 1] - jnp.sum(p["w"])) @ x))
+
+
 # --- what is used many times, and in fewer bits ---------------------------------------------------
 
 
@@ -213,3 +219,38 @@ def test_half_precision_where_dtypes_must_not_mix():
     norms = jax.jit(jaxdl.value_and_reduce(loss, jaxdl.example_sq_norms))(params, x)[1]
     for name, g in each.items():
         np.testing.assert_allclose(norms[name], np.square(g).reshape(N, -1).sum(1), 0.05)
+
+
+def test_inside_shard_map():
+    """With its check of what differs between devices, also through loops and branches."""
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+
+    def loss(p, x):
+        def step(h, _):
+            h = lax.cond(h[0] > 0, lambda h: jnp.tanh(p["w"] @ h), lambda h: h * p["w"][0], h)
+            return jnp.arctan2(p["w"], h).sum(1), None
+
+        return jnp.sum(lax.scan(jax.checkpoint(step), x, None, 2)[0])
+
+    def norms(params, x):
+        return jaxdl.value_and_reduce(loss, jaxdl.example_sq_norms)(params, x)[1]["w"]
+
+    params, x = {"w": normal(DTYPE, 3, 3)}, normal(DTYPE, N, 3)
+    specs = {"in_specs": (PartitionSpec(), PartitionSpec("data"))}
+    split = jax.shard_map(norms, mesh=mesh, out_specs=PartitionSpec("data"), **specs)
+    each = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(params, x)["w"]
+    np.testing.assert_allclose(jax.jit(split)(params, x), jnp.sum(each**2, (1, 2)), 1e-9)
+
+
+def test_layers_by_their_number_are_not_copied_for_every_step():
+    def gradient(params, x):
+        def loss(w, x):
+            return jnp.sum(lax.fori_loop(0, 4, lambda i, h: jnp.tanh(w[i] @ h), x))
+
+        return jaxdl.value_and_reduce(loss)(params, x)
+
+    layers = normal(DTYPE, 4, 3, 3)
+    text = str(jax.make_jaxpr(gradient)(layers, normal(DTYPE, N, 3)))
+    assert "[4,4,3,3]" not in text
+    check(lambda w, x: jnp.sum(lax.fori_loop(0, 4, lambda i, h: jnp.tanh(w[i] @ h), x)), layers,
+          normal(DTYPE, N, 3))  # fmt: skip
