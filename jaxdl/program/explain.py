@@ -98,7 +98,7 @@ def explain(loss: Callable[..., Any], params: Any, *example: Any, has_aux: bool 
         )
         for step, loops in _uses(traced.scope, {})
         for k in derived_places(step)
-        for root in sorted(step.ins[k].roots)  # type: ignore[union-attr]
+        for root in sorted(step.ins[k].roots)
     ]
     used = {site.path for site in sites}
     sites.sort(key=lambda site: given.paths.index(site.path))

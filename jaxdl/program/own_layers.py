@@ -11,7 +11,7 @@ from jaxdl.core.composed_factors import Formed, Many, Stacked, Zero
 from jaxdl.core.factor import Factor
 from jaxdl.core.factors import Sum
 from jaxdl.core.reducers import keep
-from jaxdl.program.scope import Kind, Step, kind_of
+from jaxdl.program.scope import Kind, Step
 
 
 def layer_of(step: Step) -> tuple[Any, Any] | None:
@@ -35,7 +35,7 @@ def own_factors(step: Step, places: int, inputs: list[Any], d: list[Any]) -> dic
       d: the cotangents of the outputs.
     """
     layer, structure = layer_of(step)  # type: ignore[misc]
-    fixed = [kind_of(v) != Kind.DATA for v in step.ins]
+    fixed = [v.kind != Kind.DATA for v in step.ins]
 
     def one(data, d):
         data = iter(data)

@@ -15,14 +15,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Literal
 
 from jaxdl.core.composed_factors import Stacked
 from jaxdl.core.factor import Factor
 from jaxdl.core.viewed_factors import Pulled, merge
 from jaxdl.numerics.jaxprs import bind, scan_parts
 from jaxdl.program.derived import is_lean, pull_back, pull_formed
-from jaxdl.program.scope import Kind, Scope, Step, Var, kind_of, loops_of, walk_scopes
+from jaxdl.program.scope import Kind, Scope, Step, Var, walk_scopes
 from jaxdl.program.uses import derived_places, form_of
 from jaxdl.program.walk import ScanKept
 
@@ -51,9 +50,9 @@ def pull_scope(
     for i, step in enumerate(scope.steps):
         if step.is_use and str(i) in kept:
             for k in derived_places(step):
-                if chosen(loops_of(step.ins[k])):
+                if chosen(step.ins[k].loops):
                     factor = _of_use(step, k, values, kept[str(i)], heard[str(i)])
-                    factors[_var(step.ins[k])].append(factor)
+                    factors[step.ins[k]].append(factor)
         elif step.parts:
             inside = _inside_scan if step.name == "scan" else _inside_plain
             for v, f in inside(step, values, kept[str(i)], heard[str(i)], chosen):
@@ -73,7 +72,7 @@ def pull_scope(
             continue
         for k, factor in pulled.items():
             factor = pull_formed(step, k, made, ask) if factor is None else factor
-            factors[_var(step.ins[k])].append(factor)
+            factors[step.ins[k]].append(factor)
     for v, factor in _through(scope, behind, values):
         factors[v].append(factor)
     return {v: merge(factors[v]) for v in scope.ins if v in factors}
@@ -115,8 +114,8 @@ def _ancestors(values: Iterable[Var]) -> dict[Var, None]:
         v = waiting.pop()
         if v not in found:
             found[v] = None
-            ins = v.made_by.ins if _is_computed(v) else ()  # type: ignore[union-attr]
-            waiting += [x for x in ins if isinstance(x, Var)]
+            ins = v.made_by.ins if _is_computed(v) else ()
+            waiting += ins
     return found
 
 
@@ -141,16 +140,11 @@ class Derivation:
 def _any_use(scope: Scope, chosen: Chosen) -> bool:
     """Whether a use inside is chosen."""
     return any(
-        chosen(loops_of(step.ins[k]))
+        chosen(step.ins[k].loops)
         for part in walk_scopes(scope)
         for step in part.uses
         for k in derived_places(step)
     )
-
-
-def _var(v: Var | Literal) -> Var:
-    assert isinstance(v, Var)
-    return v
 
 
 class _Values:
@@ -159,9 +153,7 @@ class _Values:
     def __init__(self, known: dict[Var, Any]):
         self.known = dict(known)
 
-    def __call__(self, v: Var | Literal) -> Any:
-        if isinstance(v, Literal):
-            return v.val
+    def __call__(self, v: Var) -> Any:
         waiting = [v]
         while waiting:  # no recursion: a chain of derived values may be long
             step = waiting[-1].made_by
@@ -169,10 +161,10 @@ class _Values:
                 waiting.pop()
                 continue
             assert step is not None and step.is_plain
-            missing = [x for x in step.ins if isinstance(x, Var) and x not in self.known]
+            missing = [x for x in step.ins if x not in self.known]
             waiting += missing
             if not missing:
-                ins = [x.val if isinstance(x, Literal) else self.known[x] for x in step.ins]
+                ins = [self.known[x] for x in step.ins]
                 self.known.update(zip(step.outs, bind(step.eqn, ins), strict=True))
         return self.known[v]
 
@@ -183,7 +175,7 @@ def _of_use(step: Step, k: int, values: _Values, kept: Heard, heard: tuple) -> F
     shared = {
         j: values(v)
         for j, v in enumerate(step.ins)
-        if j != k and j not in mine and kind_of(v) != Kind.DATA
+        if j != k and j not in mine and v.kind != Kind.DATA
     }
     return form.make(mine, shared, values(step.ins[k]), heard)
 
@@ -191,12 +183,12 @@ def _of_use(step: Step, k: int, values: _Values, kept: Heard, heard: tuple) -> F
 def _inside_plain(step: Step, values: _Values, kept: Any, heard: Any, chosen: Chosen):
     """The factors of the inputs of a checkpoint or a cond."""
     given = step.ins[len(step.ins) - len(step.parts[0].ins) :]
-    inputs = [None if kind_of(v) == Kind.DATA else values(v) for v in given]
+    inputs = [None if v.kind == Kind.DATA else values(v) for v in given]
     for part, part_kept, part_heard in zip(step.parts, kept, heard, strict=True):
         found = pull_scope(part, inputs, part_kept, part_heard, chosen)
         for inside, outside in zip(part.ins, given, strict=True):
             if inside in found:
-                yield _var(outside), found[inside]
+                yield outside, found[inside]
 
 
 def _inside_scan(step: Step, values: _Values, kept: Any, heard: Any, chosen: Chosen):
@@ -205,7 +197,7 @@ def _inside_scan(step: Step, values: _Values, kept: Any, heard: Any, chosen: Cho
     (body,), (inside,), (heard,) = step.parts, kept.inside, heard
     held, carried, _ = scan_parts(step.eqn)
     given = [
-        None if kind_of(v) == Kind.DATA else values(v)
+        None if v.kind == Kind.DATA else values(v)
         for v in (*step.ins[:held], *step.ins[held + carried :])
     ]
     inputs = [*given[:held], *kept.fixed, *given[held:]]
@@ -223,13 +215,13 @@ def _inside_scan(step: Step, values: _Values, kept: Any, heard: Any, chosen: Cho
             in_axes=(axes, 0, 0),
         )(inputs, inside, heard)
         for i, factor in found.items():
-            yield _var(step.ins[i]), factor.join_time() if i < held else Stacked(factor)
+            yield step.ins[i], factor.join_time() if i < held else Stacked(factor)
     if _any_use(body, stays):
         inputs = [x if i < held else None for i, x in enumerate(inputs)]
         inside, heard = _as_positions(body, inside), _as_positions(body, heard)
         found = _by_place(body, pull_scope(body, inputs, inside, heard, stays))
         for i, factor in found.items():
-            yield _var(step.ins[i]), factor
+            yield step.ins[i], factor
 
 
 def _by_place(scope: Scope, factors: dict[Var, Factor]) -> dict[int, Factor]:

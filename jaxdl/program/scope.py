@@ -67,7 +67,7 @@ class Step:
     """
 
     eqn: Any
-    ins: list[Var | Literal]
+    ins: list[Var]
     outs: list[Var]
     parts: list[Scope] = field(default_factory=list)
     """What is inside, if it is walked: the body of a scan or a checkpoint, the branches of a
@@ -82,14 +82,14 @@ class Step:
     @property
     def is_plain(self) -> bool:
         """Whether it depends on no example."""
-        return all(kind_of(v) < Kind.DATA for v in self.ins) and self.eqn is not None
+        return all(v.kind < Kind.DATA for v in self.ins) and self.eqn is not None
 
     @property
     def is_use(self) -> bool:
         """Whether a derived value meets data here, in an equation that is not walked into."""
         if self.parts or not self.live:
             return False
-        derived = any(kind_of(v) == Kind.DERIVED for v in self.ins)
+        derived = any(v.kind == Kind.DERIVED for v in self.ins)
         return derived and not self.is_plain and any(out.is_inexact for out in self.outs)
 
 
@@ -98,7 +98,7 @@ class Scope:
     """The steps between inputs and outputs, of the program or of what is inside a step."""
 
     ins: list[Var]
-    outs: list[Var | Literal]
+    outs: list[Var]
     steps: list[Step]
     consts: dict[Var, Any]
     depth: int
@@ -113,30 +113,20 @@ class Scope:
         """The steps that have scopes inside."""
         return [step for step in self.steps if step.parts]
 
-    def drop_dead(self, outs: Sequence[Var | Literal]) -> None:
+    def drop_dead(self, outs: Sequence[Var]) -> None:
         """Mark the steps to which no gradient comes back from these outputs."""
-        wanted = {out for out in outs if isinstance(out, Var)}
+        wanted = set(outs)
         for step in reversed(self.steps):
             step.live = step.name != "stop_gradient" and any(
                 out in wanted and out.is_inexact for out in step.outs
             )
             if step.live:
-                wanted.update(v for v in step.ins if isinstance(v, Var))
+                wanted.update(step.ins)
             elif all(out.kind == Kind.DATA for out in step.outs):
                 step.parts = []
             else:  # a scan that also carries what is the same for all examples: that is still so
                 for part in step.parts:
                     part.drop_dead(())
-
-
-def kind_of(v: Var | Literal) -> Kind:
-    """What a value depends on."""
-    return v.kind if isinstance(v, Var) else Kind.FIXED
-
-
-def loops_of(v: Var | Literal) -> frozenset[int]:
-    """The scans at whose steps a value changes."""
-    return v.loops if isinstance(v, Var) else frozenset()
 
 
 def walk_scopes(scope: Scope) -> Iterator[Scope]:
@@ -168,23 +158,28 @@ def read_scope(
     scope.outs = _read(scope, jaxpr, ins)
     wanted = [True] * len(scope.outs) if as_data is None else as_data
     scope.outs = [
-        _enter_data(scope, out) if must and isinstance(out, Var) else out
+        _enter_data(scope, out) if must else out
         for out, must in zip(scope.outs, wanted, strict=True)
     ]
     return scope
 
 
-def _read(scope: Scope, jaxpr: Any, ins: Sequence[Var | Literal]) -> list[Var | Literal]:
+def _read(scope: Scope, jaxpr: Any, ins: Sequence[Var]) -> list[Var]:
     """Add the steps of a jaxpr to a scope; the values of its outputs."""
-    env: dict[Any, Var | Literal] = {}
+    env: dict[Any, Var] = {}
     inner = opened(jaxpr)
+
+    def constant(aval: Any, value: Any) -> Var:
+        v = Var(aval)
+        scope.consts[v] = value
+        return v
+
     for v, value in zip(inner.constvars, constants(jaxpr), strict=True):
-        scope.consts[Var(v.aval)] = value
-        env[v] = next(reversed(scope.consts))
+        env[v] = constant(v.aval, value)
     env.update(zip(inner.invars, ins, strict=True))
 
-    def look(atom: Any) -> Var | Literal:
-        return atom if isinstance(atom, Literal) else env[atom]
+    def look(atom: Any) -> Var:
+        return constant(atom.aval, atom.val) if isinstance(atom, Literal) else env[atom]
 
     for eqn in inner.eqns:
         inputs = [look(atom) for atom in eqn.invars]
@@ -201,14 +196,14 @@ def _read(scope: Scope, jaxpr: Any, ins: Sequence[Var | Literal]) -> list[Var | 
 
 def _classify(scope: Scope, step: Step) -> None:
     """Say what the outputs of a step depend on, and read what is inside it."""
-    kind = max((kind_of(v) for v in step.ins), default=Kind.FIXED)
-    changes = frozenset().union(*(loops_of(v) for v in step.ins))
-    roots = frozenset().union(*(v.roots for v in step.ins if isinstance(v, Var)))
+    kind = max((v.kind for v in step.ins), default=Kind.FIXED)
+    changes = frozenset().union(*(v.loops for v in step.ins))
+    roots = frozenset().union(*(v.roots for v in step.ins))
     for out in step.outs:
         out.made_by, out.loops, out.roots = step, changes, roots
         nothing_flows = not out.is_inexact or step.name == "stop_gradient"
         out.kind = Kind.FIXED if kind == Kind.DERIVED and nothing_flows else kind
-    mixed = kind == Kind.DATA and any(kind_of(v) == Kind.DERIVED for v in step.ins)
+    mixed = kind == Kind.DATA and any(v.kind == Kind.DERIVED for v in step.ins)
     if mixed and step.name == "scan":
         _read_scan(scope, step)
     elif mixed and step.name in CHECKPOINTS:
@@ -218,9 +213,9 @@ def _classify(scope: Scope, step: Step) -> None:
         step.parts = [_inside(scope, step, body, 1) for body in step.eqn.params["branches"]]
 
 
-def _given(v: Var | Literal) -> Var:
+def _given(v: Var) -> Var:
     """The input of what is inside a step, for a value that is given to it."""
-    return replace(v, made_by=None) if isinstance(v, Var) else Var(v.aval)
+    return replace(v, made_by=None)
 
 
 def _inside(scope: Scope, step: Step, jaxpr: Any, first: int) -> Scope:
@@ -249,20 +244,20 @@ def _read_scan(scope: Scope, step: Step) -> None:
 
     while True:
         outs = read([False] * len(step.outs)).outs
-        found = [kind_of(out) for out in outs]
+        found = [out.kind for out in outs]
         grown = [
             Kind.FIXED if k == f == Kind.FIXED else Kind.DATA
             for k, f in zip(kinds, found[:carried], strict=True)
         ]
         # what is carried changes with all that its next value is made of
-        changing = [c | loops_of(out) for c, out in zip(loops, outs[:carried], strict=True)]
+        changing = [c | out.loops for c, out in zip(loops, outs[:carried], strict=True)]
         if (grown, changing) == (kinds, loops):
             break
         kinds, loops = grown, changing
     is_data = [k != Kind.FIXED for k in (*kinds, *found[carried:])]
     step.parts = [read(is_data)]
     step.ins[held : held + carried] = [
-        _enter_data(scope, v) if data and isinstance(v, Var) else v
+        _enter_data(scope, v) if data else v
         for v, data in zip(step.ins[held : held + carried], is_data, strict=False)
     ]
     for out, data in zip(step.outs, is_data, strict=True):
@@ -279,6 +274,6 @@ def _enter_data(scope: Scope, v: Var) -> Var:
     return step.outs[0]
 
 
-def size_of(v: Var | Literal) -> int:
+def size_of(v: Var) -> int:
     """How many numbers a value has, for one example."""
     return prod(v.aval.shape)

@@ -22,7 +22,7 @@ from jax import Array
 from jaxdl.core.factor import Factor
 from jaxdl.numerics.jaxprs import CHECKPOINTS, bind, scan_parts
 from jaxdl.program.derived import pull_back
-from jaxdl.program.scope import Kind, Scope, Step, Var, kind_of, walk_scopes
+from jaxdl.program.scope import Kind, Scope, Step, Var, walk_scopes
 from jaxdl.program.uses import derived_places, form_of
 
 _VIEWS = (
@@ -71,7 +71,7 @@ class Slot:
         shared = {
             j: value(v)
             for j, v in enumerate(step.ins)
-            if j != self.k and j not in mine and kind_of(v) != Kind.DATA
+            if j != self.k and j not in mine and v.kind != Kind.DATA
         }
         return mine, shared, value(self.source)
 
@@ -83,7 +83,7 @@ class Slot:
         shared = {
             j: jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype)
             for j, v in enumerate(step.ins)
-            if j != self.k and j not in kept and kind_of(v) != Kind.DATA
+            if j != self.k and j not in kept and v.kind != Kind.DATA
         }
         param = jax.ShapeDtypeStruct(self.source.shape, self.source.dtype)
         shapes = jax.eval_shape(
@@ -114,7 +114,7 @@ def plan_slots(scope: Scope, params: int, reduce: ReduceAt, n: int) -> dict[Step
         for part in walk_scopes(scope)
         for step in part.uses
         for k in derived_places(step)
-        for root in step.ins[k].roots  # type: ignore[union-attr]
+        for root in step.ins[k].roots
     )
     slots: dict[Step, Slot] = {}
 
@@ -144,13 +144,12 @@ def _slot(step: Step, direct: dict[Var, int], reduce: ReduceAt) -> Slot | None:
     if len(places) != 1 or step.eqn is None:
         return None
     v, views = step.ins[places[0]], []
-    while isinstance(v, Var) and v not in direct:
+    while v not in direct:
         view = v.made_by
         if view is None or view.name not in _VIEWS or len(view.ins) != 1:
             return None
         views.append(view)
         v = view.ins[0]
-    assert isinstance(v, Var)
     return Slot(direct[v], places[0], v, tuple(reversed(views)), reduce)
 
 

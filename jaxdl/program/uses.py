@@ -22,7 +22,7 @@ from jaxdl.numerics.dtypes import in_common
 from jaxdl.numerics.jaxprs import bind
 from jaxdl.numerics.window import Window
 from jaxdl.program.own_layers import layer_of, own_factors
-from jaxdl.program.scope import Kind, Step, kind_of, loops_of, size_of
+from jaxdl.program.scope import Kind, Step, size_of
 
 Operands = dict[int, Any]
 
@@ -58,7 +58,7 @@ class Equation:
 
 def derived_places(step: Step) -> list[int]:
     """The operands of a step that are derived."""
-    return [k for k, v in enumerate(step.ins) if kind_of(v) == Kind.DERIVED]
+    return [k for k, v in enumerate(step.ins) if v.kind == Kind.DERIVED]
 
 
 def operands_kept(step: Step, values: Sequence[Any], n: int) -> dict[str, Array]:
@@ -66,7 +66,7 @@ def operands_kept(step: Step, values: Sequence[Any], n: int) -> dict[str, Array]
     places = {j for k in derived_places(step) for j in form_of(step, k).needs}
     kept = {}
     for j in sorted(places):
-        is_data = kind_of(step.ins[j]) == Kind.DATA
+        is_data = step.ins[j].kind == Kind.DATA
         value = values[j]
         kept[str(j)] = value if is_data else jnp.broadcast_to(value, (n, *jnp.shape(value)))
     return kept
@@ -80,7 +80,7 @@ def form_of(step: Step, k: int) -> Form:
         return _layer(step, k)
     others = [v for i, v in enumerate(step.ins) if i != k]
     real = all(not jnp.issubdtype(v.dtype, jnp.complexfloating) for v in [step.ins[k], *step.outs])
-    if real and step.name in _FORMS and any(kind_of(v) == Kind.DATA for v in others):
+    if real and step.name in _FORMS and any(v.kind == Kind.DATA for v in others):
         form = _FORMS[step.name](step, k)
         if form is not None:
             return form
@@ -251,7 +251,7 @@ def _pad(step: Step, k: int) -> Form | None:
 
 def _layer(step: Step, k: int) -> Form:
     """A layer of this library: its own backward pass says what the factor is."""
-    data = tuple(j for j, v in enumerate(step.ins) if kind_of(v) == Kind.DATA)
+    data = tuple(j for j, v in enumerate(step.ins) if v.kind == Kind.DATA)
 
     def make(kept, shared, w, d):
         inputs = [kept[j] if j in kept else w if j == k else shared[j] for j in range(count)]
@@ -267,11 +267,9 @@ def _general(step: Step, k: int) -> Form:
     for all examples are no larger than what is there anyway."""
     outs = [i for i, out in enumerate(step.outs) if out.is_inexact]
     equation = Equation(step.eqn, outs)
-    mine = loops_of(step.ins[k])
+    mine = step.ins[k].loops
     kept = tuple(
-        j
-        for j, v in enumerate(step.ins)
-        if j != k and (kind_of(v) == Kind.DATA or not loops_of(v) <= mine)
+        j for j, v in enumerate(step.ins) if j != k and (v.kind == Kind.DATA or not v.loops <= mine)
     )
     small = size_of(step.ins[k]) <= max(size_of(out) for out in step.outs)
     count = len(step.ins)

@@ -9,18 +9,16 @@ of its outputs lets the cotangent there out of the backward pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.extend.core import Literal
 
 from jaxdl.core.composed_factors import stack_factors
 from jaxdl.numerics.jaxprs import bind, scan_parts
 from jaxdl.numerics.pytree import pack_unique, unpack_unique
-from jaxdl.program.scope import Kind, Scope, Step, Var, kind_of
+from jaxdl.program.scope import Kind, Scope, Step, Var
 from jaxdl.program.slots import Slot, tap_into
 from jaxdl.program.uses import operands_kept
 
@@ -89,7 +87,7 @@ def run_scope(
     kept: dict[str, Any] = {}
 
     for i, step in enumerate(scope.steps):
-        values = [value_of(env, v) for v in step.ins]
+        values = [env[v] for v in step.ins]
         if step.parts:
             outs, kept[str(i)] = _INSIDE[step.name](step, values, ears[str(i)], n, slots)
         elif step.eqn is None:
@@ -102,7 +100,7 @@ def run_scope(
             floats = [y for y, out in zip(outs, step.outs, strict=True) if out.is_inexact]
             of_use = operands_kept(step, values, n)
             if step in slots:
-                held = slots[step].held(step, partial(value_of, env), of_use)
+                held = slots[step].held(step, env.__getitem__, of_use)
                 heard = tap_into(step, slots[step], floats, ears[str(i)], held)
             else:
                 heard = [tap(y, ear) for y, ear in zip(floats, ears[str(i)], strict=True)]
@@ -112,17 +110,12 @@ def run_scope(
                 next(rest) if out.is_inexact else y for y, out in zip(outs, step.outs, strict=True)
             ]
         env.update(zip(step.outs, outs, strict=True))
-    return [value_of(env, v) for v in scope.outs], kept
-
-
-def value_of(env: dict[Var, Any], v: Var | Literal) -> Any:
-    """The value of an input of a step."""
-    return v.val if isinstance(v, Literal) else env[v]
+    return [env[v] for v in scope.outs], kept
 
 
 def on_examples(step: Step, values: Sequence[Any]) -> list[Any]:
     """The outputs of a step for every example."""
-    axes = [0 if kind_of(v) == Kind.DATA else None for v in step.ins]
+    axes = [0 if v.kind == Kind.DATA else None for v in step.ins]
     return jax.vmap(lambda *one: bind(step.eqn, one), axes)(*values)
 
 
@@ -131,10 +124,10 @@ def on_all_examples(value: Any, n: int) -> Array:
     return jnp.broadcast_to(value, (n, *jnp.shape(value)))
 
 
-def as_data(values: Sequence[Any], variables: Sequence[Var | Literal], n: int) -> list[Any]:
+def as_data(values: Sequence[Any], variables: Sequence[Var], n: int) -> list[Any]:
     """All of them with the examples on the first axis."""
     return [
-        value if kind_of(v) == Kind.DATA else on_all_examples(value, n)
+        value if v.kind == Kind.DATA else on_all_examples(value, n)
         for value, v in zip(values, variables, strict=True)
     ]
 
@@ -147,13 +140,13 @@ def _scan(step: Step, values: list[Any], ears: list, n: int, slots: Slots) -> tu
     held, carried, _ = scan_parts(step.eqn)
     first, last = held, held + carried
     start = [
-        on_all_examples(value, n) if inside.kind == Kind.DATA and kind_of(v) != Kind.DATA else value
+        on_all_examples(value, n) if inside.kind == Kind.DATA and v.kind != Kind.DATA else value
         for value, v, inside in zip(
             values[first:last], step.ins[first:last], body.ins[first:last], strict=True
         )
     ]
     stepped = [
-        jnp.moveaxis(value, 0, 1) if kind_of(v) == Kind.DATA else value
+        jnp.moveaxis(value, 0, 1) if v.kind == Kind.DATA else value
         for value, v in zip(values[last:], step.ins[last:], strict=True)
     ]
 
@@ -161,7 +154,7 @@ def _scan(step: Step, values: list[Any], ears: list, n: int, slots: Slots) -> tu
         xs, ears = slices
         outs, kept = run_scope(body, [*values[:held], *carry, *xs], ears, n, slots)
         outs = [
-            on_all_examples(out, n) if v.kind == Kind.DATA and kind_of(b) != Kind.DATA else out
+            on_all_examples(out, n) if v.kind == Kind.DATA and b.kind != Kind.DATA else out
             for out, v, b in zip(outs, step.outs, body.outs, strict=True)
         ]
         # what is carried and the same for all examples: derived values may depend on it
@@ -209,7 +202,7 @@ def _cond(step: Step, values: list[Any], ears: list, n: int, slots: Slots) -> tu
         return run
 
     branches = [branch(k) for k in range(len(step.parts))]
-    if kind_of(step.ins[0]) == Kind.DATA:  # each example chooses: all run, as under vmap
+    if step.ins[0].kind == Kind.DATA:  # each example chooses: all run, as under vmap
         results = [
             _for_some(step, k, jnp.clip(index, 0, len(branches) - 1) == k, run, values, ears)
             for k, run in enumerate(branches)
@@ -244,7 +237,7 @@ def _for_some(step: Step, k: int, took: Array, run: Callable, values: list[Any],
         return jnp.where(among(x, axis), x, _harmless(x)) if _is_inexact(x) else x
 
     given = [
-        let_back(x) if kind_of(v) == Kind.DATA and _is_inexact(x) else x
+        let_back(x) if v.kind == Kind.DATA and _is_inexact(x) else x
         for x, v in zip(values, step.ins[1:], strict=True)
     ]
     ears = [*ears[:k], map_uses(step.parts[k], ears[k], let_back), *ears[k + 1 :]]
