@@ -83,12 +83,14 @@ class Pulled(Factor):
       inputs: arrays that all examples share, with None at `place`, where the parameter is: a loop
         that stacks factors would make a copy of it for every step.
       function: ``(*inputs) -> outputs``; its `jax.vjp` takes gradients of outputs back.
+      dtype: that of the parameter.
     """
 
     factors: tuple[Factor | None, ...]
     inputs: tuple[Any, ...]
     function: Callable[..., list[Array]] = field(metadata=STATIC)
     place: int = field(metadata=STATIC)
+    dtype: Any = field(metadata=STATIC)
 
     @property
     def examples(self) -> int:
@@ -100,10 +102,10 @@ class Pulled(Factor):
             outputs = self.function(*inputs)
             return [y for y, f in zip(outputs, self.factors, strict=True) if f is not None]
 
-        outputs, pull = jax.vjp(used, param)
+        outputs, pull = jax.vjp(used, param.astype(self.dtype))
         factors = [f for f in self.factors if f is not None]
         gradients = [f.form(y).astype(y.dtype) for f, y in zip(factors, outputs, strict=True)]
-        return pull(gradients)[0]
+        return unless_zero(pull(gradients)[0], gradients)
 
     def scale(self, weights: Array) -> Pulled:
         scaled = tuple(None if f is None else f.scale(weights) for f in self.factors)
@@ -177,6 +179,12 @@ class Used(Factor):
 
     def join_time(self) -> Factor:
         return Steps(self)
+
+
+def unless_zero(pulled: Array, cotangents: list[Array]) -> Array:
+    """What was taken back, or 0 if nothing was: what was never used may well be singular, 0 · ∞."""
+    some = functools.reduce(jnp.logical_or, [jnp.any(d != 0) for d in cotangents])
+    return jnp.where(some, pulled, jnp.zeros_like(pulled))
 
 
 def _swapped(function, shared, a, w):

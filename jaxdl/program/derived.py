@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxdl.core.composed_factors import Many, Stacked
 from jaxdl.core.factor import Factor
 from jaxdl.core.factors import Diag, Outer, Sum
-from jaxdl.core.viewed_factors import Moved, Pulled, Steps, merge
+from jaxdl.core.viewed_factors import Moved, Pulled, Steps, merge, unless_zero
 from jaxdl.numerics.dtypes import in_common, wide
 from jaxdl.program.scope import Step, size_of
 from jaxdl.program.uses import Equation, moved
@@ -43,7 +43,8 @@ def pull_back(step: Step, k: int, factors: list[Factor | None], value: Value) ->
 def pull_formed(step: Step, k: int, factors: list[Factor | None], value: Value) -> Factor:
     """The factor of input k, with gradients formed before they are taken back."""
     inputs = tuple(None if i == k else value(i) for i in range(len(step.ins)))
-    return Pulled(tuple(factors), inputs, Equation(step.eqn, range(len(step.outs))), k)
+    equation = Equation(step.eqn, range(len(step.outs)))
+    return Pulled(tuple(factors), inputs, equation, k, step.ins[k].dtype)
 
 
 def is_lean(factor: Factor) -> bool:
@@ -95,7 +96,7 @@ def _entry_by_entry(
 
     outs, pull = jax.vjp(function, inputs[k])
     d = [s.d.astype(y.dtype) for s, y in zip((sums[i] for i in used), outs, strict=True)]  # type: ignore[union-attr]
-    return Sum(jax.vmap(pull)(d)[0])
+    return Sum(jax.vmap(lambda *d: unless_zero(pull([*d])[0], [*d]))(*d))
 
 
 # --- steps that only move numbers ---------------------------------------------------------------

@@ -134,7 +134,7 @@ def from_function(
 
 
 def _reduced(
-    name: str, reduce: Reducer, given: Arguments, params: Any, factors: list[Factor], slots: Any
+    name: str, reduce: Reducer, given: Arguments, params: Any, factors: Sequence[Factor], slots: Any
 ) -> Any:
     """What the reducer makes of the leaf: of all parameters together, if they are a plain dict."""
     try:
@@ -150,7 +150,7 @@ def _reduced(
     return {} if nothing else given.like_params(reduced)
 
 
-def _sorted(params: dict[str, Any], factors: list[Factor]) -> list[Factor]:
+def _sorted(params: dict[str, Any], factors: Sequence[Factor]) -> list[Factor]:
     """The factors, which are in the order of sorted names, in the order of the dict."""
     by_name = dict(zip(sorted(params), factors, strict=True))
     return [by_name[name] for name in params]

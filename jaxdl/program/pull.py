@@ -98,7 +98,7 @@ def _through(scope: Scope, behind: dict[Var, Factor], values: _Values):
             given = tuple(None if x is v else values(x) for x in inputs)
             derivation = Derivation(inputs, tuple(outs))
             factors = tuple(behind[w] for w in outs)
-            yield v, Pulled(factors, given, derivation, inputs.index(v))
+            yield v, Pulled(factors, given, derivation, inputs.index(v), v.dtype)
 
 
 def _is_computed(v: Var) -> bool:
@@ -114,8 +114,8 @@ def _ancestors(values: Iterable[Var]) -> dict[Var, None]:
         v = waiting.pop()
         if v not in found:
             found[v] = None
-            ins = v.made_by.ins if _is_computed(v) else ()
-            waiting += ins
+            if v.made_by is not None and _is_computed(v):
+                waiting += v.made_by.ins
     return found
 
 
@@ -211,7 +211,9 @@ def _inside_scan(step: Step, values: _Values, kept: Any, heard: Any, chosen: Cho
     if _any_use(body, changes):
         axes = [None if i < held or x is None else 0 for i, x in enumerate(inputs)]
         found = jax.vmap(
-            lambda *of_step: _by_place(body, pull_scope(body, *of_step, changes)),
+            lambda given, kept, heard: _by_place(
+                body, pull_scope(body, given, kept, heard, changes)
+            ),
             in_axes=(axes, 0, 0),
         )(inputs, inside, heard)
         for i, factor in found.items():

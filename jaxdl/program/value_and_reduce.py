@@ -62,8 +62,11 @@ def value_and_reduce(
     def call(params, *examples, slots=None):
         given = read_arguments("value_and_reduce", params, examples, in_axes)
         traced = trace_loss("value_and_reduce", loss, given, has_aux, keep_batch_dim)
-        both = _in_two_passes if isinstance(reduce, TwoPass) else _in_one_pass
-        outs, reduced = both(reduce, traced, given, given.beside(slots))
+        beside = given.beside(slots)
+        if isinstance(reduce, TwoPass):
+            outs, reduced = _in_two_passes(reduce, traced, given, beside)
+        else:
+            outs, reduced = _in_one_pass(reduce, traced, given, beside)
         return jax.tree.unflatten(traced.out_tree, outs), given.like_params(reduced)
 
     return call
@@ -149,9 +152,8 @@ def _check_loss(name: str, out: Any, has_aux: bool, keep_batch_dim: bool) -> Non
             f"{name}: with has_aux=True the loss must return a pair (scalar, anything), got a "
             f"{type(out).__name__}; return a pair, or leave has_aux out"
         )
-    value = out[0] if has_aux else out
-    if not hasattr(value, "shape"):
-        value = jnp.asarray(value) if isinstance(value, int | float) else value
+    value: Any = out[0] if has_aux else out
+    value = jnp.asarray(value) if isinstance(value, int | float) else value
     if not hasattr(value, "shape"):
         raise ValueError(
             f"{name}: the loss of one example must be a scalar, got a {type(value).__name__}; "
