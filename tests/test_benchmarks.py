@@ -69,4 +69,4 @@ def test_programs(tmp_path):
 
 def test_programs_of_another_name(tmp_path):
     with pytest.raises(ValueError, match="only: the models are"):
-        programs.run(programs.Settings(only=("resnet",)), None)
+        run(programs, programs.Settings(only=("resnet",)), tmp_path / "run")

@@ -50,7 +50,8 @@ class Lstm(linen.Module):
 
     @linen.compact
     def __call__(self, x):
-        return linen.Dense(10)(linen.RNN(linen.LSTMCell(self.width))(x[None])[0, -1])
+        states: Any = linen.RNN(linen.LSTMCell(self.width))(x[None])
+        return linen.Dense(10)(states[0, -1])
 
 
 class Block(linen.Module):
@@ -100,7 +101,8 @@ def classifier(model: linen.Module, x: jax.Array) -> Program:
     labels = jax.random.randint(jax.random.key(1), (len(x),), 0, 10)
 
     def loss(params, x, label):
-        return optax.softmax_cross_entropy_with_integer_labels(model.apply(params, x), label)
+        logits: Any = model.apply(params, x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, label)
 
     return Program(loss, model.init(jax.random.key(2), x[0]), (x, labels))
 
@@ -110,7 +112,7 @@ def language_model(model: linen.Module, examples: int, positions: int) -> Progra
     ids = jax.random.randint(jax.random.key(0), (examples, positions + 1), 0, 256)
 
     def loss(params, ids):
-        logits = model.apply(params, ids[:-1])
+        logits: Any = model.apply(params, ids[:-1])
         return optax.softmax_cross_entropy_with_integer_labels(logits, ids[1:]).mean()
 
     return Program(loss, model.init(jax.random.key(2), ids[0, :-1]), (ids,))

@@ -236,8 +236,8 @@ def test_inside_shard_map():
         return jaxdl.value_and_reduce(loss, jaxdl.example_sq_norms)(params, x)[1]["w"]
 
     params, x = {"w": normal(DTYPE, 3, 3)}, normal(DTYPE, N, 3)
-    specs = {"in_specs": (PartitionSpec(), PartitionSpec("data"))}
-    split = jax.shard_map(norms, mesh=mesh, out_specs=PartitionSpec("data"), **specs)
+    whole, parts = PartitionSpec(), PartitionSpec("data")
+    split = jax.shard_map(norms, mesh=mesh, in_specs=(whole, parts), out_specs=parts)
     each = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(params, x)["w"]
     np.testing.assert_allclose(jax.jit(split)(params, x), jnp.sum(each**2, (1, 2)), 1e-9)
 
