@@ -34,6 +34,7 @@ from jaxdl.core.reducer import (
     needs_examples,
     per_example,
 )
+from jaxdl.core.viewed_factors import Moved, Pulled, Steps, Used
 from jaxdl.numerics.dtypes import wide
 
 __all__ = [
@@ -72,19 +73,28 @@ def trace_with(measure: Callable[[Array], Any]) -> Reducer:
     """A reducer that applies `measure` to every array of every factor.
 
     For a dense weight that is ``{"a": measure(inputs), "d": measure(cotangents)}``; the keys are
-    the field names of the factor. Integer arrays (row numbers) are left out.
+    the field names of the factor. Integer arrays (row numbers) are left out. Of a parameter that is
+    used in several places there is one such dict for each; of one that was not used as it is, that
+    of what was made of it.
     """
 
-    def trace(params: dict[str, Array], factors: Factors, slots: Any = None) -> Any:
-        def visit(factor: Factor) -> Any:
-            if isinstance(factor, Many):
-                return tuple(visit(part) for part in factor.factors)
-            return {
-                field: measure(array)
-                for field, array in vars(factor).items()
-                if isinstance(array, Array) and jnp.issubdtype(array.dtype, jnp.inexact)
-            }
+    def is_float(value: Any) -> bool:
+        return isinstance(value, Array) and jnp.issubdtype(value.dtype, jnp.inexact)
 
+    def visit(factor: Factor) -> Any:
+        if isinstance(factor, Many):
+            return tuple(map(visit, factor.factors))
+        if isinstance(factor, Moved | Steps):
+            return visit(factor.factor)
+        if isinstance(factor, Pulled):
+            found = tuple(visit(part) for part in factor.factors if part is not None)
+            return found[0] if len(found) == 1 else found
+        if isinstance(factor, Used):
+            operands = [x for x in jax.tree.leaves(factor.a) if is_float(x)]
+            return {"a": tuple(map(measure, operands)), "d": tuple(map(measure, factor.d))}
+        return {name: measure(array) for name, array in vars(factor).items() if is_float(array)}
+
+    def trace(params: dict[str, Array], factors: Factors, slots: Any = None) -> Any:
         return {name: visit(factors[name]) for name in params}
 
     return trace
