@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.extend.core import Literal
 
+from jaxdl.core.composed_factors import stack_factors
 from jaxdl.numerics.jaxprs import bind, scan_parts
 from jaxdl.numerics.pytree import pack_unique, unpack_unique
 from jaxdl.program.scope import Kind, Scope, Step, Var, kind_of
@@ -73,7 +74,9 @@ def reduced_in(scope: Scope, heard: dict[str, Any], slots: Slots) -> dict[int, A
             found[slots[step].root] = heard[str(i)]
         elif step.parts:
             for part, inside in zip(step.parts, heard[str(i)], strict=True):
-                found |= reduced_in(part, inside, slots)
+                reduced = reduced_in(part, inside, slots)
+                # a reducer may have kept factors: those of the steps of a scan are stacked now
+                found |= stack_factors(reduced) if step.name == "scan" else reduced
     return found
 
 
