@@ -271,18 +271,22 @@ def _holds_factor(tree: Any) -> bool:
 
 
 def _reduce_tree(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str) -> Any:
-    """Parameters that are no layer's dict (a tuple, a dataclass, a program's): each for itself."""
-    factors, tree = jax.tree.flatten(kept, is_leaf=lambda node: isinstance(node, Factor))
+    """Parameters that are no layer's dict (a tuple, a dataclass, a program's): each for itself,
+    under the last part of its path, as where it is reduced at once."""
+    placed, tree = jax.tree_util.tree_flatten_with_path(
+        kept, is_leaf=lambda node: isinstance(node, Factor)
+    )
+    names = [jax.tree_util.keystr(keys[-1:], simple=True) or "params" for keys, _ in placed]
+    factors = [factor for _, factor in placed]
     beside = [None] * len(factors) if slots is None else tree.flatten_up_to(slots)
-    parts = zip(tree.flatten_up_to(params), factors, beside, strict=True)
-    name = "params"
+    parts = zip(names, tree.flatten_up_to(params), factors, beside, strict=True)
     reduced = [
         _reduce_kept(reduce, {name: p}, {name: f}, None if s is None else {name: s}, path)
-        for p, f, s in parts
+        for name, p, f, s in parts
     ]
     if not all(reduced):
         return {}
-    return jax.tree.unflatten(tree, [entry_of(r, name) for r in reduced])
+    return jax.tree.unflatten(tree, [entry_of(r, k) for k, r in zip(names, reduced, strict=True)])
 
 
 def entry_of(reduced: Any, name: str) -> Any:
