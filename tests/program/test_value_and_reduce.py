@@ -1,11 +1,13 @@
 """`jaxdl.value_and_reduce`: what goes in and comes out, and under JAX's own transformations."""
 
+from collections import OrderedDict
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.nnx import State
 from jax import lax
 
 import jaxdl
@@ -267,6 +269,8 @@ LIKE = {
     "dict": (MODEL._asdict(), lambda p, x, y: of_model(Model(**p), x, y)),
     "in_a_dict": ({"model": MODEL}, lambda p, x, y: of_model(p["model"], x, y)),
     "nested": ({"a": {"b": MATRICES}}, lambda p, x, y: of_matrices(p["a"]["b"], x, y)),
+    "ordered": (OrderedDict(MATRICES), of_matrices),
+    "flax_state": (State(MATRICES), of_matrices),
     "bare": (P["w"], lambda w, x, y: loss(P | {"w": w}, x, y)),
 }
 
@@ -274,7 +278,7 @@ LIKE = {
 @pytest.mark.parametrize("name", LIKE)
 def test_reducing_what_was_kept_is_reducing_at_once(name):
     params, of = LIKE[name]
-    reducers = REDUCERS | ({"kron": jaxdl.kron()} if name in ("nested", "bare") else {})
+    reducers = REDUCERS | ({} if of_matrices not in LIKE[name] else {"kron": jaxdl.kron()})
     clip = jaxdl.clipped_sum(0.3)
 
     @jax.jit
