@@ -5,6 +5,9 @@ of two passes, and some others once more, on the factors that were kept. Where a
 through the layers of a stack, a reducer's result has an axis of layers; it is told by its shape.
 """
 
+from dataclasses import replace
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,7 +69,7 @@ def clip_of(truth):
 
 
 def reduced(program, dtype, clip, reducers=IN_ONE_PASS):
-    """(parameters, what each reducer made of them, factors); the latter as lists beside the former."""
+    """(parameters, what each reducer made of them, factors), the latter as lists of leaves."""
     with as_usual():
         loss, params, batch = program.make(dtype)
         settings = dict(in_axes=program.in_axes, keep_batch_dim=program.keep_batch_dim)
@@ -136,7 +139,7 @@ class Expected:
             axes = (0, *(i + 1 for i in factor.axes))
             each, inner = each.transpose(axes).reshape(-1, *factor.shape), factor.shape
         sides = random_sides(KEY, self.name, inner, K, jnp.float64)
-        each = each.reshape(len(each), -1, *inner[-1:])
+        each = each.reshape(len(each), -1, inner[-1] if inner else 1)
         p = np.ones((1, 1)) if sides.p is None else np.asarray(sides.p)
         made = np.einsum("nij,ai,bj->nab", each, p, np.asarray(sides.q))
         return np.moveaxis(made.reshape(N, *self.layers, K), 0, -2)
@@ -176,19 +179,89 @@ def check(program, made=None):
             near("norms" + later, made["norms" + later][i], right.norms, size**2)
             near("gram" + later, made["gram" + later][i], right.gram, size**2)
         of_vector = made["kron"][i]
-        if param.ndim == 1 and of_vector and isinstance(factor, Sum | Diag):
-            check_vector(of_vector, factor, near)
+        if param.ndim == len(layers) + 1 and of_vector and isinstance(factor, Sum | Diag):
+            check_vector(of_vector, factor, layers, near)
         for name, length in made["trace"][i].items() if isinstance(made["trace"][i], dict) else ():
             assert name in ("a", "d", "x") and np.all(length >= 0)
 
 
-def check_vector(sides, factor, near):
+def check_vector(sides, factor, layers, near):
     """D of a vector is the sum of the squares of the terms of its gradient."""
-    terms = np.asarray(factor.summed().d if isinstance(factor, Diag) else factor.d, np.float64)
-    terms = terms.reshape(-1, terms.shape[-1])
-    near("kron", sides.d, terms.T @ terms, largest([terms]) ** 2)
+    terms = np.asarray(factor.a * factor.d if isinstance(factor, Diag) else factor.d, np.float64)
+    terms = terms.reshape(*layers, -1, terms.shape[-1])
+    squares = np.einsum("...tp,...tq->...pq", terms, terms)
+    near("kron", sides.d, squares, largest([terms]) ** 2)
 
 
 @pytest.mark.parametrize("program", sampled(PROGRAMS, DAILY, name_of))
 def test_reducers(program):
     check(program)
+
+
+# --- planted bugs -------------------------------------------------------------------------------
+
+PLANTED = BY_NAME["calls-checkpoint_in_scan"]
+
+
+def wrong(name, change):
+    """What the reducers made, with a change in one of the results."""
+    params, made, kept = reduced_once()
+    return params, made | {name: [change(part) for part in made[name]]}, kept
+
+
+@cache
+def reduced_once():
+    return reduced(PLANTED, jnp.float64, clip_of(truth_of(PLANTED, jnp.float64)))
+
+
+def other_examples(part):
+    return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), part)
+
+
+def slightly(part):
+    return jax.tree.map(lambda x: (1 + 1e-6) * x, part)
+
+
+WRONG = {
+    "grads": lambda g: N * g,
+    "norms": other_examples,
+    "norms later": other_examples,
+    "moments": lambda m: replace(m, second=jnp.square(m.mean)),
+    "noise": lambda noise: replace(noise, trace=noise.sq_norm),
+    "gram": lambda k: k * jnp.eye(N),
+    "gram later": other_examples,
+    "project": lambda p: -p,
+    "clipped": lambda g: g / N,
+    "clipped by model": lambda g: g / N,
+}
+
+
+def test_right_results_pass():
+    check(PLANTED, reduced_once())
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_reducer_that_makes_something_else_is_caught(name):
+    for change in (WRONG[name], slightly):
+        with pytest.raises(AssertionError):
+            check(PLANTED, wrong(name, change))
+
+
+def test_sides_of_a_vector_that_are_wrong_are_caught():
+    with pytest.raises(AssertionError, match="kron"):
+        check(PLANTED, wrong("kron", slightly))
+
+
+def test_another_projection_is_caught():
+    """By other random matrices: as long a vector, of other numbers."""
+    other = IN_ONE_PASS | {"project": jaxdl.project(K, jax.random.key(4))}
+    clip = clip_of(truth_of(PLANTED, jnp.float64))
+    with pytest.raises(AssertionError, match="project"):
+        check(PLANTED, reduced(PLANTED, jnp.float64, clip, other))
+
+
+def test_clipping_clips_some_and_not_others():
+    """Else the weights would say nothing."""
+    truth = truth_of(PLANTED, jnp.float64)
+    norms = np.sqrt(sum(truth.sq_norms()))
+    assert 0 < np.sum(norms > clip_of(truth)) < N
