@@ -110,16 +110,17 @@ def check(loss, shape, x, offsets, reduce=None):
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p[0].__name__)
 def test_sides(program):
-    check(*program)
+    loss, shape, x, offsets = program
+    check(loss, shape, x, offsets)
 
 
 @pytest.mark.parametrize("field", ["a", "d", "terms"])
 def test_sides_that_are_wrong_are_caught(field):
     def reduce(params, factors, slots=None):
-        made = jaxdl.kron()(params, factors)
+        made = jaxdl.kron()(params, factors, None)
         return {
             k: jaxdl.Kronecker(**{**vars(v), field: 2 * vars(v)[field]}) for k, v in made.items()
         }
 
     with pytest.raises(AssertionError):
-        check(*PROGRAMS[0], reduce)
+        check(dense, (6, 3), X, (4, 3), reduce)

@@ -133,7 +133,9 @@ LAYERS = normals(up=(16, 8, 32), b=(16, 32), down=(16, 32, 8))
 def memory(run):
     """Bytes that the compiled program needs beside its arguments and results."""
     x = jax.ShapeDtypeStruct((N, 64, 8), D)
-    return jax.jit(run).lower(LAYERS, x).compile().memory_analysis().temp_size_in_bytes
+    found = jax.jit(run).lower(LAYERS, x).compile().memory_analysis()
+    assert found is not None
+    return found.temp_size_in_bytes
 
 
 def gradient_of(loss):

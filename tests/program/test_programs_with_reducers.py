@@ -44,7 +44,7 @@ K, KEY = 4, jax.random.key(3)
 def kron_or_none(params, factors, slots=None):
     """The sides, where a parameter has two: of each use a term."""
     try:
-        return jaxdl.kron()(params, factors)
+        return jaxdl.kron()(params, factors, None)
     except FactorError as error:
         assert "kron" in str(error)
         return {}

@@ -1,7 +1,7 @@
 """`jaxdl.value_and_reduce`: what goes in and comes out, and under JAX's own transformations."""
 
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def sq_norms(gradients):
     return jax.tree.map(lambda g: jnp.sum(jnp.square(g).reshape(len(g), -1), axis=1), gradients)
 
 
-def check(loss, params, *batch, in_axes=0, **settings):
+def check(loss, params, *batch, in_axes: Any = 0, **settings):
     """Values, gradient and norms, against the gradients of single examples."""
     reduce = jaxdl.combine(grads=jaxdl.grads, norms=jaxdl.example_sq_norms)
     run = jaxdl.value_and_reduce(loss, reduce, in_axes=in_axes, **settings)
