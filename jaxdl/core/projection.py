@@ -43,8 +43,9 @@ from jaxdl.numerics.sharding import row_sharding
 def project(k: int, key: Array) -> Reducer:
     """A reducer: k random projections of each example's gradient: (N, k) per parameter.
 
-    The projection of a parameter depends on the key, on its name and on its shape: two batches that
-    are projected with one key can be compared. Layers whose parameter has the same name and shape,
+    The projection of a parameter depends on the key, on its name (in a program, the last part of
+    its path) and on its shape: two batches that are projected with one key can be compared, at once
+    or from factors that were kept. Layers whose parameter has the same name and shape,
     as those of a stack, have the same projection: put them beside each other (`example_vectors`),
     do not add them up. With a mean loss ∇ᵢ carries 1/N.
 
@@ -110,7 +111,8 @@ def _project(
         check_apart("project", factor)
         if isinstance(factor, Moved):  # the sides of the matrix as which it was used
             factor, param = factor.factor, factor.view(param)
-        sides = random_sides(key, name, param.shape, k, wide(param.dtype))
+        own = name.rpartition("/")[2]
+        sides = random_sides(key, own, param.shape, k, wide(param.dtype))
         projected[name] = _projection(factor, param, sides, k)
     return projected
 

@@ -14,7 +14,7 @@ More reducers are in `jaxdl.core.example_norms`, `clipping`, `moments`, `gram`, 
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -236,9 +236,9 @@ def _reduce_kept(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str)
             f"reduce_kept: these are results of several reducers, {sorted(kept)}; take the factors "
             "out first, select(tree, name)"
         )
-    if _is_mixed(kept) or (not isinstance(kept, Mapping) and _holds_factor(kept)):
+    if _is_mixed(kept) or (not _is_dict(kept) and _holds_factor(kept)):
         return _reduce_tree(reduce, params, kept, slots, path)
-    if not isinstance(kept, Mapping):
+    if not _is_dict(kept):
         if hasattr(params, "shape"):
             raise FactorError(
                 f"{path or 'reduce_kept'}: a parameter must have a factor beside it, got a "
@@ -266,10 +266,16 @@ def _reduce_kept(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str)
         raise at_path(FactorError(f"{path}: {error}" if path else str(error)), path) from None
 
 
+def _is_dict(kept: Any) -> bool:
+    """Whether it is a plain dict, as the parameters of layers are: no mapping of another kind, that
+    is to come back as what it was."""
+    return type(kept) is dict
+
+
 def _is_mixed(kept: Any) -> bool:
     """Whether it is a dict with factors that are no layer's: beside further trees, or some of them
     stacked. The parameters of a program may lie so."""
-    if not isinstance(kept, Mapping) or not any(isinstance(f, Factor) for f in kept.values()):
+    if not _is_dict(kept) or not any(isinstance(f, Factor) for f in kept.values()):
         return False
     whole = all(isinstance(factor, Factor) for factor in kept.values())
     return not whole or len({isinstance(factor, Stacked) for factor in kept.values()}) > 1
@@ -281,18 +287,22 @@ def _holds_factor(tree: Any) -> bool:
 
 
 def _reduce_tree(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str) -> Any:
-    """Parameters that are no layer's dict (a tuple, a dataclass, a program's): each for itself."""
-    factors, tree = jax.tree.flatten(kept, is_leaf=lambda node: isinstance(node, Factor))
+    """Parameters that are no layer's dict (a tuple, a dataclass, a program's): each for itself,
+    under the last part of its path, as where it is reduced at once."""
+    placed, tree = jax.tree_util.tree_flatten_with_path(
+        kept, is_leaf=lambda node: isinstance(node, Factor)
+    )
+    names = [jax.tree_util.keystr(keys[-1:], simple=True) or "params" for keys, _ in placed]
+    factors = [factor for _, factor in placed]
     beside = [None] * len(factors) if slots is None else tree.flatten_up_to(slots)
-    parts = zip(tree.flatten_up_to(params), factors, beside, strict=True)
-    name = "params"
+    parts = zip(names, tree.flatten_up_to(params), factors, beside, strict=True)
     reduced = [
         _reduce_kept(reduce, {name: p}, {name: f}, None if s is None else {name: s}, path)
-        for p, f, s in parts
+        for name, p, f, s in parts
     ]
     if not all(reduced):
         return {}
-    return jax.tree.unflatten(tree, [entry_of(r, name) for r in reduced])
+    return jax.tree.unflatten(tree, [entry_of(r, k) for k, r in zip(names, reduced, strict=True)])
 
 
 def entry_of(reduced: Any, name: str) -> Any:

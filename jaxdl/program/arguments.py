@@ -60,10 +60,20 @@ class Arguments:
         return jax.tree.unflatten(self.examples_tree, leaves)
 
     def beside(self, slots: Any) -> list[Any]:
-        """A slot for each parameter."""
+        """A slot for each parameter.
+
+        Raises:
+          ValueError: the slots are no tree like the parameters.
+        """
         if slots is None:
             return [None] * len(self.params)
-        return self.params_tree.flatten_up_to(slots)
+        try:
+            return self.params_tree.flatten_up_to(slots)
+        except ValueError:
+            raise ValueError(
+                f"slots must be a tree like params, {self.params_tree}, with anything at its "
+                f"leaves, got {jax.tree.structure(slots)}; make them with jax.tree.map over params"
+            ) from None
 
 
 def read_arguments(name: str, params: Any, examples: tuple, in_axes: Any) -> Arguments:

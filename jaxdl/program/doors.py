@@ -105,7 +105,7 @@ def from_function(
         def of_leaves(params, example):
             return alone(given.like_params(params), *given.like_examples(example))
 
-        traced = trace(of_leaves, given.params, given.one(), given.shared)
+        traced = trace(of_leaves, given.params, given.one(), given.shared, name=name)
         _, pull = run(traced, given.params, given.examples, given.n, pull_examples=True)
         factors, cotangents = pull(jax.tree.leaves(dy))
         return given, factors, given.like_examples(cotangents)[0]

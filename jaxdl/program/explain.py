@@ -57,9 +57,15 @@ class Explanation:
         for site in self.sites:
             stack = "".join(f"{n} × " for n in site.stack)
             rows.append(
-                (site.path, site.primitive, site.form, f"{stack}{site.positions}", site.why)
+                (
+                    _called(site.path),
+                    site.primitive,
+                    site.form,
+                    f"{stack}{site.positions}",
+                    site.why,
+                )
             )
-        rows += [(path, "–", "Zero", "0", "") for path in self.unused]
+        rows += [(_called(path), "–", "Zero", "0", "") for path in self.unused]
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = [
             "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]])
@@ -103,6 +109,11 @@ def explain(loss: Callable[..., Any], params: Any, *example: Any, has_aux: bool 
     used = {site.path for site in sites}
     sites.sort(key=lambda site: given.paths.index(site.path))
     return Explanation(tuple(sites), tuple(path for path in given.paths if path not in used))
+
+
+def _called(path: str) -> str:
+    """A parameter that is no part of a tree is called as the argument is."""
+    return path or "params"
 
 
 def _concrete(x: Any) -> Any:

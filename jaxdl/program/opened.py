@@ -45,18 +45,20 @@ def trace(
     examples: Sequence[Any],
     shared: Sequence[bool],
     with_gradient: int | None = None,
+    name: str = "value_and_reduce",
 ) -> Traced:
     """Trace ``f(params, examples)``, both lists of leaves, at shapes and dtypes.
 
     Args:
       shared: for each leaf of the examples, whether it is one for all of them.
       with_gradient: how many of the outputs, the first ones, have a cotangent; by default all.
+      name: who asks, for errors.
 
     Raises:
       ValueError: the function has side effects, or calls back into Python.
     """
     closed, shape = jax.make_jaxpr(f, return_shape=True)(params, examples)
-    _check_effects(closed)
+    _check_effects(name, closed)
     kinds = [Kind.FIXED if same else Kind.DATA for same in shared]
     ins = [Var(a, Kind.DERIVED, roots=frozenset([i])) for i, a in enumerate(closed.in_avals)]
     ins[len(params) :] = [
@@ -67,11 +69,11 @@ def trace(
     return Traced(scope, len(params), jax.tree.structure(shape))
 
 
-def _check_effects(jaxpr: Any) -> None:
+def _check_effects(name: str, jaxpr: Any) -> None:
     for eqn in equations(jaxpr):
         if eqn.effects and not list(inner_jaxprs(eqn)):
             raise ValueError(
-                f"value_and_reduce: the loss must have no side effects, got {eqn.primitive.name}"
+                f"{name}: the function must have no side effects, got {eqn.primitive.name}"
                 f"{where(eqn)}; take prints, callbacks and writes out of it"
             )
 

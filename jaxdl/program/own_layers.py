@@ -21,9 +21,18 @@ def layer_of(step: Step) -> tuple[Any, Any] | None:
     rule = getattr(step.eqn.params.get("bwd"), "f", None)
     layer = getattr(rule, "layer", None)
     structure = getattr(rule, "structure", None)
-    if layer is None or structure is None or structure.num_leaves != len(step.ins):
+    if (
+        layer is None
+        or structure is None
+        or _constants(step) + structure.num_leaves != len(step.ins)
+    ):
         return None
     return layer, structure
+
+
+def _constants(step: Step) -> int:
+    """How many inputs are constants of the layer's forward (a table of windows), the first ones."""
+    return step.eqn.params.get("num_consts", 0)
 
 
 def own_factors(step: Step, places: int, inputs: list[Any], d: list[Any]) -> dict[int, Factor]:
@@ -40,7 +49,7 @@ def own_factors(step: Step, places: int, inputs: list[Any], d: list[Any]) -> dic
     def one(data, d):
         data = iter(data)
         leaves = [x if same else next(data) for x, same in zip(inputs, fixed, strict=True)]
-        params, x, key = jax.tree.unflatten(structure, leaves)
+        params, x, key = jax.tree.unflatten(structure, leaves[_constants(step) :])
         y, residuals = layer.fwd(params, x, key)
         dy = jax.tree.unflatten(jax.tree.structure(y), d)
         return layer.bwd(params, residuals, dy, keep)[0]
@@ -48,7 +57,7 @@ def own_factors(step: Step, places: int, inputs: list[Any], d: list[Any]) -> dic
     for _ in range(places + 1):
         one = jax.vmap(one)
     kept = one([x for x, same in zip(inputs, fixed, strict=True) if not same], d)
-    paths = {path: i for i, path in enumerate(_paths(structure))}
+    paths = {path: i for i, path in enumerate(_paths(structure), _constants(step))}
     factors = jax.tree_util.tree_flatten_with_path(kept, is_leaf=_is_factor)[0]
     return {
         paths[jax.tree_util.keystr(path)]: _of_positions(factor, places + 1, d[0].shape[0])

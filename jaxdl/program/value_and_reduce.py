@@ -137,7 +137,8 @@ def trace_loss(
         _check_loss(name, out, has_aux, keep_batch_dim)
         return out
 
-    traced = trace(of_leaves, given.params, given.one(), given.shared, with_gradient=1)
+    leaves = given.params, given.one(), given.shared
+    traced = trace(of_leaves, *leaves, with_gradient=1, name=name)
     if not any(v.roots for v in traced.scope.outs if hasattr(v, "roots")):
         raise ValueError(
             f"{name}: the loss must depend on the parameters, but no path leads from one of "

@@ -72,9 +72,9 @@ def reduced_in(scope: Scope, heard: dict[str, Any], slots: Slots) -> dict[int, A
             found[slots[step].root] = heard[str(i)]
         elif step.parts:
             for part, inside in zip(step.parts, heard[str(i)], strict=True):
-                deeper = reduced_in(part, inside, slots)
-                # what a scan has stacked of factors is a stack of them
-                found |= stack_factors(deeper) if step.name == "scan" else deeper
+                reduced = reduced_in(part, inside, slots)
+                # a reducer may have kept factors: those of the steps of a scan are stacked now
+                found |= stack_factors(reduced) if step.name == "scan" else reduced
     return found
 
 
