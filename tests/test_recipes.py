@@ -1,0 +1,45 @@
+"""The pages of docs/recipes, run as a reader would run them, from top to bottom."""
+
+import contextlib
+import importlib.util
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+RECIPES = Path(__file__).parent.parent / "docs" / "recipes"
+PAGES = sorted(path for path in RECIPES.glob("*.md") if path.name != "README.md")
+BLOCK = re.compile(r"(?:<!-- needs (.*?) -->\n)?```(python|text)\n(.*?)```", re.DOTALL)
+
+
+def run(page):
+    """Execute the Python blocks of a page in one namespace; what a text block shows was printed.
+
+    A block below ``<!-- needs module -->`` is left out where that module is not installed.
+    """
+    space, said = {"__name__": "recipe"}, ""
+    for needs, kind, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if not all(importlib.util.find_spec(name) for name in needs.split()):
+            said = None
+        elif kind == "python":
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                exec(compile(text, str(page), "exec"), space)
+            said = out.getvalue()
+        elif said is not None:
+            missing = [line for line in text.splitlines() if line.rstrip() not in said.splitlines()]
+            assert not missing, f"{page.name} shows {missing}, but this was printed:\n{said}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_page_runs(page, x64_off, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    with jax.numpy_dtype_promotion("standard"):
+        run(page)
