@@ -3,14 +3,10 @@
 import contextlib
 import importlib.util
 import io
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 
 RECIPES = Path(__file__).parent.parent / "docs" / "recipes"
@@ -23,14 +19,16 @@ def run(page):
 
     A block below ``<!-- needs module -->`` is left out where that module is not installed.
     """
-    space, said = {"__name__": "recipe"}, ""
-    for needs, kind, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+    space, said, whole = {"__name__": "recipe"}, "", page.read_text(encoding="utf-8")
+    for found in BLOCK.finditer(whole):
+        needs, kind, text = (part or "" for part in found.groups())
         if not all(importlib.util.find_spec(name) for name in needs.split()):
             said = None
         elif kind == "python":
             out = io.StringIO()
+            above = "\n" * whole.count("\n", 0, found.start(3))  # errors name the line of the page
             with contextlib.redirect_stdout(out):
-                exec(compile(text, str(page), "exec"), space)
+                exec(compile(above + text, str(page), "exec"), space)
             said = out.getvalue()
         elif said is not None:
             missing = [line for line in text.splitlines() if line.rstrip() not in said.splitlines()]
