@@ -226,7 +226,8 @@ def _reduce_kept(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str)
             f"reduce_kept: these are results of several reducers, {sorted(kept)}; take the factors "
             "out first, select(tree, name)"
         )
-    if _is_mixed(kept) or (not isinstance(kept, Mapping) and _holds_factor(kept)):
+    # of other mappings (a state of Flax NNX) the tree is kept too, so that it fits the parameters
+    if _is_mixed(kept) or (not isinstance(kept, dict) and _holds_factor(kept)):
         return _reduce_tree(reduce, params, kept, slots, path)
     if not isinstance(kept, Mapping):
         if hasattr(params, "shape"):
@@ -271,18 +272,23 @@ def _holds_factor(tree: Any) -> bool:
 
 
 def _reduce_tree(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str) -> Any:
-    """Parameters that are no layer's dict (a tuple, a dataclass, a program's): each for itself."""
-    factors, tree = jax.tree.flatten(kept, is_leaf=lambda node: isinstance(node, Factor))
-    beside = [None] * len(factors) if slots is None else tree.flatten_up_to(slots)
-    parts = zip(tree.flatten_up_to(params), factors, beside, strict=True)
-    name = "params"
+    """Parameters that are no layer's dict (a tuple, a dataclass, a program's): each for itself, by
+    its path, as when the reducer runs in the backward pass."""
+    found, tree = jax.tree_util.tree_flatten_with_path(
+        kept, is_leaf=lambda node: isinstance(node, Factor)
+    )
+    names = [jax.tree_util.keystr(at, simple=True, separator="/") or "params" for at, _ in found]
+    beside = [None] * len(found) if slots is None else tree.flatten_up_to(slots)
+    parts = zip(names, tree.flatten_up_to(params), found, beside, strict=True)
     reduced = [
         _reduce_kept(reduce, {name: p}, {name: f}, None if s is None else {name: s}, path)
-        for p, f, s in parts
+        for name, p, (_, f), s in parts
     ]
     if not all(reduced):
         return {}
-    return jax.tree.unflatten(tree, [entry_of(r, name) for r in reduced])
+    return jax.tree.unflatten(
+        tree, [entry_of(r, name) for r, name in zip(reduced, names, strict=True)]
+    )
 
 
 def entry_of(reduced: Any, name: str) -> Any:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax import lax
 
 import jaxdl
@@ -159,3 +160,20 @@ def test_long_chain_of_derived_values():
         return jaxdl.value_and_reduce(loss, jaxdl.example_sq_norms)(params, x)
 
     jax.eval_shape(norms, normal(DTYPE, 3, 2), normal(DTYPE, N, 3))
+
+
+def test_kept_factors_of_a_state_are_reduced_as_in_the_backward_pass():
+    """The tree and the names stay those of the parameters: projections depend on names."""
+    model = nnx.Sequential(nnx.Linear(4, 3, rngs=nnx.Rngs(0)), nnx.Linear(3, 3, rngs=nnx.Rngs(1)))
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def loss(params, x):
+        return jnp.sum(jnp.square(nnx.merge(graph, params, rest)(x)))
+
+    x = jax.random.normal(jax.random.key(2), (5, 4), jnp.float32)
+    kept = jaxdl.value_and_reduce(loss, jaxdl.keep)(params, x)[1]
+    for reducer in (jaxdl.clipped_sum(0.5), jaxdl.project(4, jax.random.key(3))):
+        later = jaxdl.reduce_kept(reducer, params, kept)
+        inside = jaxdl.value_and_reduce(loss, reducer)(params, x)[1]
+        assert jax.tree.structure(later) == jax.tree.structure(inside) == jax.tree.structure(params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), later, inside)
