@@ -35,9 +35,28 @@ def run(page):
             assert not missing, f"{page.name} shows {missing}, but this was printed:\n{said}"
 
 
+@pytest.mark.filterwarnings("default:optax.global_norm:DeprecationWarning")  # in jax_privacy
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page_runs(page, x64_off, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     with jax.numpy_dtype_promotion("standard"):
+        run(page)
+
+
+def test_every_page_is_in_the_index_and_its_links_lead_somewhere():
+    index = (RECIPES / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\((\w+\.md)\)", index)) == {page.name for page in PAGES}
+    for page in PAGES:
+        for image in re.findall(r"!\[.*?\]\((.*?)\)", page.read_text(encoding="utf-8")):
+            assert (RECIPES / image).is_file(), (page.name, image)
+
+
+def test_a_wrong_printout_or_claim_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nprint(1 + 1)\n```\n```text\n3\n```", encoding="utf-8")
+    with pytest.raises(AssertionError, match="page.md shows"):
+        run(page)
+    page.write_text("```python\nassert 1 + 1 == 3\n```", encoding="utf-8")
+    with pytest.raises(AssertionError):
         run(page)
