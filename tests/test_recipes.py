@@ -55,7 +55,7 @@ def test_every_page_is_in_the_index_and_its_links_lead_somewhere():
 def test_a_wrong_printout_or_claim_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("```python\nprint(1 + 1)\n```\n```text\n3\n```", encoding="utf-8")
-    with pytest.raises(AssertionError, match="page.md shows"):
+    with pytest.raises(AssertionError, match=r"page\.md shows"):
         run(page)
     page.write_text("```python\nassert 1 + 1 == 3\n```", encoding="utf-8")
     with pytest.raises(AssertionError):
