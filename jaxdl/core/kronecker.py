@@ -53,7 +53,8 @@ class Kronecker:
     For a matrix (m, n), A is (m, m) and D is (n, n); for a kernel (*size, C, K) the first side has
     size·C entries, in their order. A vector has D alone. A table (rows, k) has for A a vector: the
     diagonal, how often each row was read. Matrices of places (P, m, k) have A (P, m, m) and
-    D (P, k, k).
+    D (P, k, k). The sides go by the axes of the array: where a program computes ``w @ x``, as
+    Equinox does, the first axis is that of the outputs, A is of the cotangents and D of the inputs.
     """
 
     a: Array | None

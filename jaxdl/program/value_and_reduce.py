@@ -162,6 +162,7 @@ def _check_loss(name: str, out: Any, has_aux: bool, keep_batch_dim: bool) -> Non
         )
     if value.shape != ():
         fix = "sum or average it" if keep_batch_dim else (
+            "sum or average it; an example has no axis of examples" if name == "explain" else
             "sum or average it, or say keep_batch_dim=True if it is written for a batch"
         )  # fmt: skip
         raise ValueError(

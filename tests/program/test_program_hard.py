@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
@@ -254,3 +255,20 @@ def test_layers_by_their_number_are_not_copied_for_every_step():
     assert "[4,4,3,3]" not in text
     check(lambda w, x: jnp.sum(lax.fori_loop(0, 4, lambda i, h: jnp.tanh(w[i] @ h), x)), layers,
           normal(DTYPE, N, 3))  # fmt: skip
+
+
+def test_kept_factors_of_a_state_are_reduced_as_in_the_backward_pass():
+    """The tree and the names stay those of the parameters: projections depend on names."""
+    model = nnx.Sequential(nnx.Linear(4, 3, rngs=nnx.Rngs(0)), nnx.Linear(3, 3, rngs=nnx.Rngs(1)))
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def loss(params, x):
+        return jnp.sum(jnp.square(nnx.merge(graph, params, rest)(x)))
+
+    x = jax.random.normal(jax.random.key(2), (5, 4), jnp.float32)
+    kept = jaxdl.value_and_reduce(loss, jaxdl.keep)(params, x)[1]
+    for reducer in (jaxdl.clipped_sum(0.5), jaxdl.project(4, jax.random.key(3))):
+        later = jaxdl.reduce_kept(reducer, params, kept)
+        inside = jaxdl.value_and_reduce(loss, reducer)(params, x)[1]
+        assert jax.tree.structure(later) == jax.tree.structure(inside) == jax.tree.structure(params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), later, inside)
