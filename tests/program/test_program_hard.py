@@ -159,3 +159,30 @@ def test_long_chain_of_derived_values():
         return jaxdl.value_and_reduce(loss, jaxdl.example_sq_norms)(params, x)
 
     jax.eval_shape(norms, normal(DTYPE, 3, 2), normal(DTYPE, N, 3))
+
+
+def test_scalars_reduced_in_a_scan_that_holds_another_parameter():
+    """What is one number for a step has no axis of examples to move."""
+
+    def over_time(params, x):
+        def step(h, slices):
+            return jnp.tanh(h @ params["w"] + slices[0] * slices[1]), None
+
+        return jnp.sum(lax.scan(step, jnp.ones(3, DTYPE), (x, params["b"]))[0])
+
+    params, x = {"w": normal(DTYPE, 3, 3), "b": normal(DTYPE, 4, 3)}, normal(DTYPE, N, 4, 3)
+    noise = jaxdl.value_and_reduce(over_time, jaxdl.gradient_noise)(params, x)[1]
+    kept = jaxdl.value_and_reduce(over_time, jaxdl.keep)(params, x)[1]
+    later = jaxdl.reduce_kept(jaxdl.gradient_noise, params, kept)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-9), noise, later)
+
+
+def test_scan_over_no_layers():
+    def no_layers(params, x):
+        h = lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, params[:0])[0]
+        return jnp.sum((h @ params[0]) ** 2)
+
+    params, x = normal(DTYPE, 3, 3, 3), normal(DTYPE, N, 3)
+    made = jaxdl.value_and_reduce(no_layers, jaxdl.moments)(params, x)[1]
+    each = jax.vmap(jax.grad(no_layers), (None, 0))(params, x)
+    np.testing.assert_allclose(made.second, jnp.square(each).mean(0), 1e-9)
