@@ -108,7 +108,10 @@ class Stacked(Factor):
 
     @property
     def examples(self) -> int:
-        return jax.eval_shape(lambda f: jax.tree.map(lambda a: a[0], f), self.factor).examples
+        def of_layer(a: Any) -> Any:  # by shapes: a stack may have no layers
+            return jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
+
+        return jax.tree.map(of_layer, self.factor).examples
 
     def form(self, param: Array) -> Array:
         return jax.vmap(lambda factor, p: factor.form(p))(self.factor, param)

@@ -28,7 +28,7 @@ from jaxdl.core.factors import (
     Zero,
 )
 from jaxdl.core.reducer import Factors, per_example
-from jaxdl.core.viewed_factors import Moved
+from jaxdl.core.viewed_factors import Moved, untransposed
 from jaxdl.numerics.dtypes import wide
 
 
@@ -68,7 +68,7 @@ def _inner(f: Factor, g: Factor, param: Array) -> Array:
         return _inner(f.factor, same, f.view(param))
     if jnp.iscomplexobj(param):
         return _inner_one_by_one(f, g, param)
-    f, g = (h.summed() if isinstance(h, Diag) else h for h in (f, g))
+    f, g = (h.summed() if isinstance(h, Diag) else untransposed(h) for h in (f, g))
     if isinstance(f, Sum) and isinstance(g, Sum):
         return _row_dots(_over_positions(f, param), _over_positions(g, param))
     if isinstance(f, Outer) and isinstance(g, Outer) and _gram_is_cheaper(f, g, param):
@@ -150,7 +150,7 @@ def _sq_norm_of_sum(f: Many, param: Array) -> Array:
         return _inner_one_by_one(f, f, param)
     kinds: dict[Any, list[Factor]] = {}
     for part in f.factors:
-        part = part.summed() if isinstance(part, Diag) else part
+        part = part.summed() if isinstance(part, Diag) else untransposed(part)
         if not isinstance(part, Zero):
             key = (type(part), *(x.dtype for x in jax.tree.leaves(part)))
             kinds.setdefault(key, []).append(part)

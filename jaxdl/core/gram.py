@@ -32,7 +32,7 @@ from jaxdl.core.examples import (
 from jaxdl.core.factors import Diag, Factor, Local, Many, Outer, Scatter, Stacked, Sum, Zero
 from jaxdl.core.reducer import Factors, per_example
 from jaxdl.core.reducers import reduce_kept
-from jaxdl.core.viewed_factors import Moved
+from jaxdl.core.viewed_factors import Moved, untransposed
 from jaxdl.numerics.dtypes import row_numbers, wide
 from jaxdl.numerics.sharding import explicit_sharding
 
@@ -96,7 +96,7 @@ def _products(f: Factor, g: Factor, param: Array) -> Array:
         return _products(f.factor, f.factor if f is g else g.factor, f.view(param))
     if jnp.iscomplexobj(param):
         return _one_by_one(f, g, param)
-    f, g = (h.summed() if isinstance(h, Diag) else h for h in (f, g))
+    f, g = (h.summed() if isinstance(h, Diag) else untransposed(h) for h in (f, g))
     if isinstance(f, Scatter) and isinstance(g, Outer):
         return _products(g, f, param).T
     whole = _everywhere(g)

@@ -38,7 +38,7 @@ from jaxdl.core.factors import (
     Zero,
 )
 from jaxdl.core.reducer import Factors, Reducer
-from jaxdl.core.viewed_factors import Moved
+from jaxdl.core.viewed_factors import Moved, untransposed
 from jaxdl.numerics.dtypes import wide
 
 Convention = Literal["expand", "reduce"]
@@ -53,8 +53,9 @@ class Kronecker:
     For a matrix (m, n), A is (m, m) and D is (n, n); for a kernel (*size, C, K) the first side has
     size·C entries, in their order. A vector has D alone. A table (rows, k) has for A a vector: the
     diagonal, how often each row was read. Matrices of places (P, m, k) have A (P, m, m) and
-    D (P, k, k). The sides go by the axes of the array: where a program computes ``w @ x``, as
-    Equinox does, the first axis is that of the outputs, A is of the cotangents and D of the inputs.
+    D (P, k, k). A is of the activations: where a
+    program computes ``w @ x``, as Equinox does, it goes with the last axis of the array, and D with
+    the first. Of a weight that is used both ways (tied), the sides go by the axes of the array.
     """
 
     a: Array | None
@@ -121,7 +122,8 @@ def _kron(
 def _uses(factor: Factor) -> list[Factor]:
     """Every place where the parameter is used, and has a gradient."""
     if isinstance(factor, Many):
-        return [use for part in factor.factors for use in _uses(part)]
+        # of several uses the sides must go by the axes of the parameter
+        return [untransposed(use) for part in factor.factors for use in _uses(part)]
     return [] if isinstance(factor, Zero) else [factor]
 
 

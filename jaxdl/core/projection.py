@@ -34,7 +34,7 @@ from jaxdl.core.examples import (
 )
 from jaxdl.core.factors import ConvOuter, Diag, Factor, Local, Many, Outer, Scatter, Sum, Zero
 from jaxdl.core.reducer import Factors, Reducer, per_example
-from jaxdl.core.viewed_factors import Moved
+from jaxdl.core.viewed_factors import Moved, untransposed
 from jaxdl.numerics.correlation import correlate
 from jaxdl.numerics.dtypes import wide
 from jaxdl.numerics.sharding import row_sharding
@@ -107,7 +107,7 @@ def _project(
 ) -> dict[str, Array]:
     projected = {}
     for name, param in params.items():
-        factor = factors[name]
+        factor = untransposed(factors[name])
         check_apart("project", factor)
         if isinstance(factor, Moved):  # the sides of the matrix as which it was used
             factor, param = factor.factor, factor.view(param)
@@ -119,7 +119,7 @@ def _project(
 
 def _projection(factor: Factor, param: Array, sides: Sides, k: int) -> Array:
     """(N, k) of one factor; linear in it, and the same projection for every kind."""
-    dtype = wide(param.dtype)
+    dtype, factor = wide(param.dtype), untransposed(factor)
     if isinstance(factor, Many):
         parts = (_projection(part, param, sides, k) for part in factor.factors)
         return functools.reduce(jnp.add, parts)

@@ -74,6 +74,17 @@ class Moved(_View):
         return replace(self, factor=self.factor.join_time())
 
 
+def untransposed(factor: Factor) -> Factor:
+    """The factor of a matrix that was used transposed with its sides in the order of the axes.
+
+    What was used as ``x @ w.T``, or ``w @ x``, has its inputs on the side of the last axis. In a
+    `Moved` they are still called `a`, as activations are; two uses must have one order.
+    """
+    if isinstance(factor, Moved) and factor.axes == (1, 0) and isinstance(factor.factor, Outer):
+        return replace(factor.factor.transpose(), divisor=factor.divisor)
+    return factor
+
+
 @factor_kind
 class Pulled(Factor):
     """The factor of a parameter from which others were computed, and used.

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxdl.core.composed_factors import Many, Stacked
 from jaxdl.core.factor import Factor
 from jaxdl.core.factors import Diag, Outer, Sum
-from jaxdl.core.viewed_factors import Moved, Pulled, Steps, merge, unless_zero
+from jaxdl.core.viewed_factors import Moved, Pulled, Steps, merge, unless_zero, untransposed
 from jaxdl.numerics.dtypes import in_common, wide
 from jaxdl.program.scope import Step, size_of
 from jaxdl.program.uses import Equation, moved
@@ -110,8 +110,6 @@ def _same(step: Step, k: int, factor: Factor, value: Value) -> Factor | None:
 
 def _transposed(step: Step, k: int, factor: Factor, value: Value) -> Factor | None:
     axes = tuple(step.eqn.params["permutation"])
-    if isinstance(factor, Outer) and axes == (1, 0):
-        return factor.transpose()
     if isinstance(factor, Sum | Diag):
         rank, back = len(axes), sorted(range(len(axes)), key=axes.__getitem__)
 
@@ -128,10 +126,7 @@ def _transposed(step: Step, k: int, factor: Factor, value: Value) -> Factor | No
 
 def _simplest(factor: Moved, whole: tuple[int, ...]) -> Factor:
     """Without a view that leaves everything where it is."""
-    inner = factor.factor
-    if isinstance(inner, Outer) and factor.axes == (1, 0) and factor.shape == whole[::-1]:
-        return inner.transpose()
-    return moved(inner, factor.axes, factor.shape, whole)
+    return moved(factor.factor, factor.axes, factor.shape, whole)
 
 
 def _reshaped(step: Step, k: int, factor: Factor, value: Value) -> Factor | None:
@@ -223,7 +218,7 @@ def _concatenated(step: Step, k: int, factor: Factor, value: Value) -> Factor | 
 
 def _cut(factor: Factor, axis: int, start: int, size: int, rank: int) -> Factor | None:
     """The factor of a part of a parameter along one of its axes."""
-    part = slice(start, start + size)
+    part, factor = slice(start, start + size), untransposed(factor)
     if isinstance(factor, Outer):
         a, d = factor.a, factor.d
         return Outer(a[..., part], d) if axis == 0 else Outer(a, d[..., part])
@@ -248,6 +243,7 @@ def _sliced(step: Step, k: int, factor: Factor, value: Value) -> Factor | None:
 
 
 def _padded(factor: Factor, around: list[tuple[int, int]]) -> Factor | None:
+    factor = untransposed(factor)
     if isinstance(factor, Outer):
         sides = [(x, side) for x, side in zip((factor.a, factor.d), around, strict=True)]
         a, d = (jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [side]) for x, side in sides)
@@ -282,6 +278,7 @@ def _product(step: Step, k: int, factor: Factor, value: Value) -> Factor | None:
     """W = U·V of matrices, none of them data: dU = dW·Vᵀ and dV = Uᵀ·dW, through the factor."""
     (left, right), beside = step.eqn.params["dimension_numbers"]
     u, v = step.ins
+    factor = untransposed(factor)
     if not isinstance(factor, Outer) or beside != ((), ()) or len(left) != 1:
         return None
     if len(u.shape) != 2 or len(v.shape) != 2:

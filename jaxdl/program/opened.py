@@ -16,7 +16,7 @@ from jaxdl.numerics.sharding import as_varying, varying_axes
 from jaxdl.program.pull import pull_scope
 from jaxdl.program.scope import Kind, Scope, Var, read_scope, walk_scopes
 from jaxdl.program.slots import ReduceAt, plan_slots
-from jaxdl.program.walk import as_data, ears_of, reduced_in, run_scope
+from jaxdl.program.walk import as_data, ears_of, heard_at_uses, reduced_in, run_scope
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +129,8 @@ def run(
             None if v.kind == Kind.DATA else x
             for v, x in zip(scope.ins, [*params, *examples], strict=True)
         ]
-        factors = pull_scope(scope, values, kept, heard)
         reduced = reduced_in(scope, heard, slots)
+        factors = pull_scope(scope, values, kept, heard_at_uses(scope, heard, slots))
         for i, (v, param) in enumerate(zip(scope.ins, params, strict=False)):
             if i not in reduced:
                 reduced[i] = reduce(i, param, factors.get(v, Zero(n)))

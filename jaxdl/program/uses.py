@@ -112,8 +112,6 @@ def _dot(step: Step, k: int) -> Form | None:
         dy = _joined(dy, (*y_x, *range(b), *y_w), (b,) * bool(w_by) + (len(y_w),))
         if w_by:
             return moved(Local(a, dy), axes, shape, w.shape)
-        if axes == (1, 0):
-            return Outer(dy, a)
         return moved(Outer(a, dy), axes, shape, w.shape)
 
     return Form("Local" if w_by else "Outer", (1 - k,), make)

@@ -78,6 +78,19 @@ def reduced_in(scope: Scope, heard: dict[str, Any], slots: Slots) -> dict[int, A
     return found
 
 
+def heard_at_uses(scope: Scope, heard: dict[str, Any], slots: Slots) -> dict[str, Any]:
+    """What was heard, without what was reduced inside the backward pass."""
+    rest: dict[str, Any] = {}
+    for name, part in heard.items():
+        step = scope.steps[int(name)]
+        if step.parts:
+            both = zip(step.parts, part, strict=True)
+            rest[name] = [heard_at_uses(inner, one, slots) for inner, one in both]
+        elif step not in slots:
+            rest[name] = part
+    return rest
+
+
 def run_scope(
     scope: Scope, inputs: Sequence[Any], ears: dict[str, Any], n: int, slots: Slots
 ) -> tuple[list[Any], dict[str, Any]]:

@@ -35,6 +35,19 @@ LAYERS = {
 # fmt: on
 
 
+def _mixing(params, x):
+    """Its gradient is formed already: the layer may mix examples, and says so."""
+    return jnp.tanh(x @ params["w"])
+
+
+LAYERS["formed"] = (
+    jaxdl.from_function(
+        lambda key, x: {"w": jnp.ones((6, 3), D)}, _mixing, params=("w",), mixes=True
+    ),
+    TIME,
+)
+
+
 def drawn(layer, x):
     params = layer.init(jax.random.key(3), x[:1])
     leaves, tree = jax.tree.flatten(params)
@@ -85,9 +98,9 @@ def twice(layer, params, x):
 
 PROGRAMS = [
     *((name, once) for name in LAYERS),
-    *((name, as_rows) for name in ("dense", "norm")),
+    *((name, as_rows) for name in ("dense", "norm", "formed")),
     *((name, over_layers) for name in ("norm", "repeat", "attention")),
-    *((name, over_time) for name in ("dense", "norm")),
+    *((name, over_time) for name in ("dense", "norm", "formed")),
     *((name, in_checkpoint) for name in ("norm", "repeat")),
     *((name, twice) for name in ("conv", "scan_time", "repeat")),
 ]

@@ -7,6 +7,7 @@ through the layers of a stack, a reducer's result has an axis of layers; it is t
 
 from dataclasses import replace
 from functools import cache
+from math import prod
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ import pytest
 import jaxdl
 from jaxdl.core.factors import Diag, FactorError, Stacked, Sum
 from jaxdl.core.projection import random_sides
-from jaxdl.core.viewed_factors import Moved
+from jaxdl.core.viewed_factors import Moved, untransposed
 from tests.long import sampled
 from tests.program.programs import PROGRAMS
 from tests.program.record import N
@@ -97,7 +98,8 @@ class Expected:
     """What each reducer has to make of the gradients of a parameter: (N, entries)."""
 
     def __init__(self, path, shape, g, layers, clip, weights):
-        self.name, self.shape, self.layers = path.rpartition("/")[2], shape, layers
+        self.name = (path or "params").rpartition("/")[2]
+        self.shape, self.layers = shape, layers
         self.g, self.apart = g, g.reshape(N, *layers, -1)
         self.clip, self.weights = clip, weights
 
@@ -134,12 +136,13 @@ class Expected:
     def projected(self, factor):
         """By the library's own matrices, of gradients that are formed."""
         inner = self.shape[len(self.layers) :]
-        each = self.g.reshape(-1, *inner)
-        if isinstance(factor, Moved):  # as the matrix as which it was used
+        each = self.g.reshape(N * prod(self.layers), *inner)
+        if isinstance(untransposed(factor), Moved):  # as the matrix as which it was used
             axes = (0, *(i + 1 for i in factor.axes))
-            each, inner = each.transpose(axes).reshape(-1, *factor.shape), factor.shape
+            each = each.transpose(axes).reshape(len(each), *factor.shape)
+            inner = factor.shape
         sides = random_sides(KEY, self.name, inner, K, jnp.float64)
-        each = each.reshape(len(each), -1, inner[-1] if inner else 1)
+        each = each.reshape(len(each), prod(inner[:-1]), prod(inner[-1:]))
         p = np.ones((1, 1)) if sides.p is None else np.asarray(sides.p)
         made = np.einsum("nij,ai,bj->nab", each, p, np.asarray(sides.q))
         return np.moveaxis(made.reshape(N, *self.layers, K), 0, -2)
