@@ -56,15 +56,16 @@ def test_examples(tmp_path):
     assert found["inner products"]["temporary_bytes"]["gram"] < 10_000
 
 
-def test_programs(tmp_path):
+@pytest.mark.parametrize(
+    "name", ["mlp", pytest.param("transformer, scanned and rematerialised", marks=pytest.mark.long)]
+)
+def test_programs(tmp_path, name):
     settings = programs.Settings(
-        only=("mlp", "transformer, scanned and rematerialised"), images=4, sequences=2,
+        only=(name,), images=4, sequences=2,
         positions=8, width=16, blocks=2, repetitions=1,
     )  # fmt: skip
     found = run(programs, settings, tmp_path / "run")["results"]
-    assert set(settings.only) <= set(found)
-    for name in settings.only:
-        assert max(found[name]["differences"].values()) < 1e-4
+    assert max(found[name]["differences"].values()) < 1e-4
 
 
 def test_programs_of_another_name(tmp_path):

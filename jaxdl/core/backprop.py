@@ -10,6 +10,7 @@ from jax import Array
 from jaxdl.core.factors import FactorError, Formed, stack_factors
 from jaxdl.core.layer import Layer, map_layers
 from jaxdl.core.loss import Loss
+from jaxdl.core.reducer import check_reducer
 from jaxdl.core.reducers import (
     Reducer,
     Seen,
@@ -60,6 +61,7 @@ def value_and_grad(
         layer mixes them, or a gradient is formed already.
     """
     _check_parts("value_and_grad", model, loss, reduce)
+    check_reducer("value_and_grad", reduce)
     if path not in PATHS:
         raise ValueError(f"value_and_grad: path must be one of {PATHS}, got {path!r}; choose one")
 
@@ -154,6 +156,7 @@ def backprop_trace(model: Layer, loss: Loss, *, reduce: Reducer = grads):
     of its units and the delta is the δ = ∂loss/∂net of the textbooks.
     """
     _check_parts("backprop_trace", model, loss, reduce)
+    check_reducer("backprop_trace", reduce)
     watched = map_layers(lambda path, layer: layer if layer.children else _watch(layer), model)
 
     def trace(params, x, target, key=None, *, where=None, slots=None) -> Trace:

@@ -13,6 +13,7 @@ from math import prod
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec
 
@@ -20,7 +21,7 @@ from jaxdl.core.factor import Factor, FactorError, contract, factor_kind
 from jaxdl.core.factors import ConvOuter, Formed, Many
 from jaxdl.numerics.correlation import BLOCK_ELEMENTS
 from jaxdl.numerics.dtypes import wide
-from jaxdl.numerics.sharding import explicit_sharding
+from jaxdl.numerics.sharding import as_varying, explicit_sharding, varying_axes
 
 
 def check_apart(name: str, factor: Factor) -> None:
@@ -65,9 +66,9 @@ def gradients_apart(factor: Factor) -> tuple[Any, Callable[[Any, Array], Array]]
     return rows, form
 
 
-def block_of(numbers: int, most: int = BLOCK_ELEMENTS) -> int:
+def block_of(numbers: int, most: int | None = None) -> int:
     """How many examples at a time, each with so many numbers of its own."""
-    return max(1, most // max(1, numbers))
+    return max(1, (BLOCK_ELEMENTS if most is None else most) // max(1, numbers))
 
 
 def patch_numbers(factor: ConvOuter, param: Array) -> int:
@@ -109,9 +110,9 @@ def sum_over_examples(
         def value(row: Any) -> Array:
             return f(form(row[0], param), *row[1:])
 
-        start = value(jax.tree.map(lambda array: array[0], rows))
-        others = jax.tree.map(lambda array: array[1:], rows)
-        return lax.scan(lambda total, row: (total + value(row), None), start, others)[0]
+        first = value(jax.tree.map(lambda array: array[0], rows))
+        start = as_varying(jnp.zeros_like(first), varying_axes(first))
+        return lax.scan(lambda sum, row: (sum + value(row), None), start, rows)[0]
 
     rows = (rows, *beside)
     axis = _axis_of(rows)

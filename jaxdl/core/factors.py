@@ -19,7 +19,9 @@ factor                 gradient                    arrays
 ``Stacked(factor)``    one gradient per layer      every array with a leading layer axis
 =====================  ==========================  =======================================
 
-In every factor but ``Formed`` and ``Stacked`` the first axis of every array counts examples.
+Those of parameters that were not used as they are, which only programs have, stand in
+`jaxdl.core.viewed_factors`. In every factor but ``Formed`` and ``Stacked`` the first axis of every
+array counts examples.
 :func:`contract` is the only place in the library where a parameter's gradient is formed.
 """
 

@@ -1,6 +1,7 @@
 """What a reducer is, and whether it needs the examples of a batch apart."""
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, TypeVar
@@ -37,6 +38,21 @@ def needs_examples(reducer: Callable[..., Any]) -> bool:
 def like_reducer(reducer: Callable[..., Any]) -> Callable[[R], R]:
     """Say of a reducer that it needs the examples apart if `reducer` does, which it stands for."""
     return per_example if needs_examples(reducer) else lambda stand_in: stand_in
+
+
+def check_reducer(name: str, reducer: Any) -> None:
+    """Raise TypeError unless `reducer` can be called as one is."""
+    if isinstance(reducer, TwoPass):
+        return
+    try:
+        inspect.signature(reducer).bind({}, {}, None)
+    except ValueError:  # a callable of which Python knows no signature
+        return
+    except TypeError:
+        raise TypeError(
+            f"{name}: reduce must be a function (params, factors, slots), got {reducer!r}; one "
+            "with settings is made by calling it, e.g. clipped_sum(1.0)"
+        ) from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,7 @@ from jaxdl.core.reducer import (
     Factors,
     Reducer,
     TwoPass,
+    check_reducer,
     like_reducer,
     needs_examples,
     per_example,
@@ -215,6 +216,7 @@ def reduce_kept(reduce: Reducer, params: Any, kept: Any, slots: Any = None) -> A
     Raises:
       FactorError: the reducer cannot reduce some factor; the text begins with its layer's path.
     """
+    check_reducer("reduce_kept", reduce)
     if isinstance(reduce, TwoPass):
         measure, only = measured(reduce.measure)
         # what `backprop_trace` has seen beside the factors is no measurement

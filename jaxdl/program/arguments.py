@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdl.numerics.sharding import as_varying, varying_axes
+from jaxdl.numerics.sharding import as_varying, explicit_sharding, varying_axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +92,12 @@ def read_arguments(name: str, params: Any, examples: tuple, in_axes: Any) -> Arg
     places = [f"argument {path[0].idx + 1}{jax.tree_util.keystr(path[1:])}" for path, _ in named]
     arrays = [jnp.asarray(x) for _, x in named]
     n = _count(name, places, arrays, axes)
+    for place, x in zip(places, arrays, strict=True):
+        if explicit_sharding(x) is not None:
+            raise ValueError(
+                f"{name}: programs are read under Auto mesh axes, got {place} split over Explicit "
+                f"ones, {jax.typeof(x)}; make the mesh with axis_types=(AxisType.Auto, ...)"
+            )
     axes = [None if a is None else a % x.ndim for x, a in zip(arrays, axes, strict=True)]
     arrays = [
         x if axis is None else jnp.moveaxis(x, axis, 0)

@@ -6,12 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdl.core.factors import Factor, FactorError, Formed
 from jaxdl.core.layer import Layer, check_params, check_side
 from jaxdl.core.reducers import Reducer, grads, needs_examples
 from jaxdl.core.side import With, join_side, split_side
 from jaxdl.numerics.pytree import as_jax, describe
+from jaxdl.numerics.sharding import explicit_sharding
 from jaxdl.program.arguments import Arguments, read_arguments
 from jaxdl.program.opened import run, trace
 from jaxdl.program.value_and_reduce import reduce_one
@@ -46,7 +48,8 @@ def from_function(
 
     Raises (when called):
       ValueError: `apply` returns something without the examples on its first axis.
-      FactorError: it mixes examples, or has a side, and the reducer needs the examples apart.
+      FactorError: it mixes examples, has a side, or its examples lie on several devices under
+        Explicit mesh axes, and the reducer needs the examples apart.
 
     The residual is the input alone: the backward runs `apply` again. Keeping the closure of
     `jax.vjp` would keep copies of the parameters. Inside one jit the repeated forward is merged
@@ -83,11 +86,15 @@ def from_function(
         inputs, given = split_side(x)
         keys = key
         if key is not None and not side:
-            keys = jax.random.split(key, jax.tree.leaves(inputs)[0].shape[0])
+            keys = _placed_like(inputs, jax.random.split(key, jax.tree.leaves(inputs)[0].shape[0]))
         with jax.named_scope(name):
             y = call(params, x, keys)
         residuals = {"x": inputs, "keys": keys} if keyed else inputs
         return y, With(residuals, given) if side else residuals
+
+    def x_of(residuals):
+        residuals, _ = split_side(residuals)
+        return residuals["x"] if keyed else residuals
 
     def taken_back(params, residuals, dy):
         """(gradient, dx) by `jax.vjp`."""
@@ -121,7 +128,7 @@ def from_function(
                 return {}, taken_back(params, residuals, dy)[1]
             if reduce is grads:
                 return taken_back(params, residuals, dy)
-            if mixes or side:
+            if mixes or side or _is_split(x_of(residuals)):
                 gradient, dx = taken_back(params, residuals, dy)
                 given = read_arguments(name, params, (jnp.zeros(1),), 0)
                 factors = [Formed(g) for g in jax.tree.leaves(gradient)]
@@ -148,6 +155,19 @@ def _reduced(
         raise FactorError(f"{name}: {error}") from None
     nothing = all(isinstance(part, dict) and not part for part in reduced)
     return {} if nothing else given.like_params(reduced)
+
+
+def _is_split(x: Any) -> bool:
+    """Whether the examples are split over Explicit mesh axes, where no program is read."""
+    return any(explicit_sharding(leaf) is not None for leaf in jax.tree.leaves(x))
+
+
+def _placed_like(x: Any, keys: Array) -> Array:
+    """Keys on the devices where their examples are."""
+    sharding = explicit_sharding(jax.tree.leaves(x)[0])
+    if sharding is None:
+        return keys
+    return jax.reshard(keys, NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:1])))
 
 
 def _sorted(params: dict[str, Any], factors: Sequence[Factor]) -> list[Factor]:

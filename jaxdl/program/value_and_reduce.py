@@ -14,7 +14,7 @@ from jax import Array, lax
 from jaxdl.core.composed_factors import Stacked, stack_factors
 from jaxdl.core.examples import scaled
 from jaxdl.core.factor import Factor, FactorError
-from jaxdl.core.reducer import TwoPass
+from jaxdl.core.reducer import TwoPass, check_reducer
 from jaxdl.core.reducers import Reducer, entry_of, grads, keep
 from jaxdl.program.arguments import Arguments, read_arguments
 from jaxdl.program.opened import Traced, run, trace
@@ -58,6 +58,8 @@ def value_and_reduce(
       TypeError: parameters or losses that are not floating point.
       FactorError: the reducer cannot reduce some factor.
     """
+
+    check_reducer("value_and_reduce", reduce)
 
     def call(params, *examples, slots=None):
         given = read_arguments("value_and_reduce", params, examples, in_axes)

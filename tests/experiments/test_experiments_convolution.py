@@ -13,6 +13,7 @@ from tests.experiments.running import held, record, run
 # --- convolution_algebra ------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_algebra_runs_and_what_must_hold_holds(tmp_path):
     settings = convolution_algebra.Settings(
         side=80, dense_image=(12, 16), kernel_sizes=(3, 9), fourier_side=24, template=8,
@@ -73,6 +74,7 @@ def test_filtered_is_the_layer_and_relative_sees_errors():
 # --- pixel_permutation --------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_pixel_permutation_runs(tmp_path):
     settings = pixel_permutation.Settings(data="digits8", widths=(2,), size=3, epochs=1, seeds=1)
     found = run(pixel_permutation, settings, tmp_path / "run")

@@ -6,6 +6,8 @@ import pytest
 from experiments import feature_engineering, hierarchical_features
 from tests.experiments.running import drawn, held, run
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):

@@ -5,6 +5,8 @@ import pytest
 from experiments import inception_cost
 from tests.experiments.running import drawn, record, run
 
+pytestmark = pytest.mark.long
+
 
 def modules():
     return {

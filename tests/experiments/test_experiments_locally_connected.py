@@ -8,6 +8,7 @@ from experiments.framework.run import Run
 from tests.experiments.running import drawn, run
 
 
+@pytest.mark.long
 def test_locally_connected(tmp_path):
     settings = locally_connected.Settings(maps=2, train_images=300, epochs=1, batch=25, seeds=1)
     found = run(locally_connected, settings, tmp_path / "run")
@@ -22,6 +23,7 @@ def test_locally_connected(tmp_path):
     assert drawn(tmp_path / "run", "images", "errors")
 
 
+@pytest.mark.long
 def test_parts_of_its_own_are_learned_without_sharing(tmp_path):
     settings = locally_connected.Settings(train_images=2000, epochs=6, seeds=1)
     data = locally_connected.generated(True, noise=0.5, flip=0.1)

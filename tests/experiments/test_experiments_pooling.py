@@ -18,6 +18,7 @@ def quick(tmp_path_factory):
     return found["results"], found["claims"], folder
 
 
+@pytest.mark.long
 def test_stages_kinds_shift_and_ceil_follow_the_sources(quick):
     _, claims, folder = quick
     rows = {row: [c["holds"] for c in claims if c["id"] == row] for row in ("B9", "B10", "B13")}
@@ -32,11 +33,13 @@ def test_stages_kinds_shift_and_ceil_follow_the_sources(quick):
     assert drawn(folder, "stages", "kinds", "shift", "filters", "regions")
 
 
+@pytest.mark.long
 def test_only_the_maximum_changes_places_with_the_detector(quick):
     swapped = quick[0]["stages_swapped"]
     assert swapped.pop("max") == 0 and min(swapped.values()) > 0.01 and len(swapped) == 3
 
 
+@pytest.mark.long
 def test_a_shift_changes_two_in_width_plus_one_maxima_and_every_mean(quick):
     assert quick[0]["shift_small"] == [4, 2]
     found = quick[0]["shift"]

@@ -13,6 +13,8 @@ from jaxdl.data import DownloadError, mnist5k, validation_split
 from tests.data.fashion_files import hide_all, write_files
 from tests.experiments.running import drawn, run
 
+pytestmark = pytest.mark.long
+
 SMALL = transfer.Settings(
     pretrain_images=60,
     pretrain_epochs=1,

@@ -2,10 +2,13 @@
 
 import jax
 import numpy as np
+import pytest
 
 from experiments import variable_size
 from jaxdl.data import mnist5k
 from tests.experiments.running import drawn, run
+
+pytestmark = pytest.mark.long
 
 
 def few(*args, **options):

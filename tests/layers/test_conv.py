@@ -10,7 +10,7 @@ import pytest
 from scipy import signal
 
 import jaxdl as jd
-from jaxdl.core import example_norms
+from jaxdl.core import examples
 
 KEY = jax.random.key(0)
 
@@ -28,9 +28,7 @@ def test_the_worked_example_of_correlation_and_convolution():
 
 
 def test_norms_of_examples_without_an_array_of_examples_times_parameters(monkeypatch):
-    monkeypatch.setattr(
-        example_norms, "BLOCK_ELEMENTS", 1
-    )  # one example at a time, as with large ones
+    monkeypatch.setattr(examples, "BLOCK_ELEMENTS", 1)  # one at a time, as with large ones
     model = jd.serial(
         jd.conv(6, 5, padding="same"), jd.relu(), jd.average_pool(2),
         jd.conv(16, 5), jd.relu(), jd.average_pool(2), jd.flatten(), jd.dense(10),

@@ -298,3 +298,12 @@ def test_errors_of_a_layer_made_of_a_function_say_its_name():
     _, residuals = layer.fwd(W, X)
     with pytest.raises(ValueError, match=r"^mine: the function must have no side effects"):
         layer.bwd(W, residuals, normal(D, N, 2), jaxdl.example_sq_norms)
+
+
+@pytest.mark.parametrize("reduce", [jaxdl.clipped_sum, jaxdl.kron, 3])
+def test_a_reducer_that_was_not_made_yet(reduce):
+    made_by_calling = r"reduce must be a function \(params, factors, slots\), got .*clipped_sum"
+    with pytest.raises(TypeError, match=made_by_calling):
+        jaxdl.value_and_reduce(lambda p, x: p["w"] * x, reduce)
+    with pytest.raises(TypeError, match=made_by_calling):
+        jaxdl.value_and_grad(jaxdl.dense(2), jaxdl.mean_squared_error(), reduce=reduce)
