@@ -18,7 +18,7 @@ from jaxdl.program.opened import run
 from jaxdl.program.pull import Derivation
 from jaxdl.program.scope import Scope, Step, Var, size_of
 from jaxdl.program.uses import Equation, derived_places, form_of
-from jaxdl.program.value_and_reduce import trace_loss
+from jaxdl.program.value_and_reduce import seeds_of, trace_loss
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,7 @@ def explain(loss: Callable[..., Any], params: Any, *example: Any, has_aux: bool 
 
     def factors(params):
         outs, pull = run(traced, params, given.examples, 1)
-        zeros = [jnp.zeros_like(out) if jnp.issubdtype(out.dtype, jnp.inexact) else
-                 jnp.zeros(out.shape, jax.dtypes.float0) for out in outs]  # fmt: skip
-        return pull(zeros)[0]
+        return pull(seeds_of(outs))[0]
 
     behind = [_behind(factor) for factor in jax.eval_shape(factors, given.params)]
     sites = [

@@ -30,9 +30,10 @@ def value_and_reduce(
 ) -> Callable[..., tuple[Any, Any]]:
     """A function ``(params, *examples, slots=None) -> (values, reduced)`` for any JAX program.
 
-    The model may be one of Flax, Equinox, Haiku or plain JAX; nothing in it is changed. No array of
-    examples × the entries of a matrix is formed: the loss is traced for one example, the places
-    where parameters meet data are found, and the factors there are handed to the reducer.
+    The model may be one of Flax, Equinox, Haiku or plain JAX; nothing in it is changed. The
+    loss is traced for one example, the places where parameters meet data are found, and the factors
+    there are handed to the reducer. Where a matrix has a lean form no array of examples × its
+    entries is made; `explain` says which have not, and why.
 
     Args:
       loss: ``loss(params, *example) -> scalar``, floating point: the loss of one example.
@@ -50,7 +51,9 @@ def value_and_reduce(
     scan steps through, as through layers, has an entry for each of them: (layers, N) norms, say.
 
     What belongs to an example (its norm, its cotangents) is that of its own loss. The gradient that
-    `grads` forms is that of the mean, equal to `jax.grad` of it.
+    `grads` forms is that of the mean, equal to `jax.grad` of it. (A custom rule that is not linear
+    in the cotangent, one that clips it, is given each example's own: the mean is then of what it
+    makes of these.)
 
     Raises (when called):
       ValueError: the loss is not a scalar or has side effects; there are no parameters or no
@@ -83,7 +86,7 @@ def _in_one_pass(
     # what is kept is not reduced, and a slot is beside the whole parameter, not a part of it
     inside = None if reduce is keep or any(slot is not None for slot in slots) else at
     outs, pull = run(traced, given.params, given.examples, given.n, at, inside=inside)
-    return outs, pull(_seeds(outs))[0]
+    return outs, pull(seeds_of(outs))[0]
 
 
 def _in_two_passes(
@@ -104,7 +107,7 @@ def _in_two_passes(
     outs, pull = run(
         traced, given.params, given.examples, given.n, inside=inside if again else None
     )
-    seeds = _seeds(outs)
+    seeds = seeds_of(outs)
     first, _ = pull(seeds)
     is_kept = [isinstance(part, Factor) for part in first]
     found = [
@@ -122,7 +125,7 @@ def _in_two_passes(
     ]
 
 
-def _seeds(outs: list[Array]) -> list[Any]:
+def seeds_of(outs: list[Array]) -> list[Any]:
     """The cotangents of the losses, each its own, and of the auxiliary values."""
     return [jnp.ones_like(outs[0]), *map(_no_cotangent, outs[1:])]
 

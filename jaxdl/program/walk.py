@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdl.core.composed_factors import stack_factors
-from jaxdl.numerics.jaxprs import bind, scan_parts
+from jaxdl.numerics.jaxprs import CHECKPOINTS, bind, scan_parts
 from jaxdl.numerics.pytree import pack_unique, unpack_unique
 from jaxdl.program.scope import Kind, Scope, Step, Var
 from jaxdl.program.slots import Slot, tap_into
@@ -298,4 +298,4 @@ def _as_choice(index: Array, cases: int) -> Array:
     return index.astype(bool) if cases == 2 else jnp.clip(index, 0, cases - 1)
 
 
-_INSIDE = {"scan": _scan, "cond": _cond, "remat2": _checkpoint, "checkpoint": _checkpoint}
+_INSIDE = {"scan": _scan, "cond": _cond} | dict.fromkeys(CHECKPOINTS, _checkpoint)

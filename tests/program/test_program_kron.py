@@ -122,3 +122,15 @@ def test_sides_that_are_wrong_are_caught(field):
 
     with pytest.raises(AssertionError):
         check(dense, (6, 3), X, (4, 3), reduce)
+
+
+@pytest.mark.parametrize("name", ["dense", "behind_another", "over_time", "transposed"])
+def test_traces_are_the_lengths_of_inputs_and_cotangents(name):
+    loss, shape, x, offsets = next(p for p in PROGRAMS if p[0].__name__ == name)
+    w = normal(D, *shape)
+    made = jax.jit(jaxdl.value_and_reduce(loss, jaxdl.trace, has_aux=True))(w, x)[1]
+    at = jax.vmap(jax.grad(loss, argnums=2, has_aux=True), (None, 0, None))
+    cotangents, inputs = jax.jit(at)(w, x, jnp.zeros(offsets, D))
+    assert made.keys() == {"a", "d"}
+    np.testing.assert_allclose(made["a"], np.linalg.norm(inputs), 1e-9)
+    np.testing.assert_allclose(made["d"], np.linalg.norm(cotangents), 1e-9)
