@@ -23,6 +23,7 @@ from jaxdl.core.factors import (
     contract,
 )
 from jaxdl.layers.flatten import flatten
+from jaxdl.core.flow import Flow, flow
 from jaxdl.core.gram import gram, gram_between
 from jaxdl.layers.image_norm import batch_norm, group_norm, set_statistics
 from jaxdl.core.kronecker import Kronecker, kron
@@ -49,6 +50,7 @@ from jaxdl.layers.regions import adaptive_pool, pyramid_pool, region_pool
 from jaxdl.core.share import scan_time, tied
 from jaxdl.program.doors import from_function
 from jaxdl.program.explain import explain
+from jaxdl.program.gradient_flow import GradientFlow, gradient_flow
 from jaxdl.program.value_and_reduce import value_and_reduce
 from jaxdl.layers.spectral import SpectralOuter, fft_conv
 from jaxdl.core.summary import summary
@@ -57,21 +59,22 @@ from jaxdl.layers.toeplitz import conv_matrix
 __version__ = "0.1.0"
 
 __all__ = [
-    "ConvOuter", "Diag", "Factor", "FactorError", "Formed", "Kronecker", "Layer", "Local", "Loss",
-    "Many", "Moments", "Noise", "Outer", "Scatter", "SpectralOuter", "Stacked", "Sum", "Trace",
-    "TwoPass", "With", "Zero", "adaptive_pool", "add_noise", "as_function", "average_pool",
-    "backprop_trace", "batch_norm", "binary_cross_entropy", "branch", "clipped_sum", "combine",
-    "contract", "conv", "conv_matrix", "conv_transpose", "critical_batch_size", "dense", "dropout",
-    "elu", "embedding", "example_sq_norms", "example_vectors", "explain", "fft_conv", "flatten",
-    "from_function", "frozen", "gelu", "global_pool", "gradient_noise", "grads", "gram",
-    "gram_between", "group_norm", "half_squared_error", "hinge", "huber", "identity", "keep",
-    "kl_sparsity", "kron", "l2_norm", "layer_norm", "leaf", "leaky_relu", "locally_connected",
-    "log_softmax", "lp_pool", "map_layers", "max_pool", "maxout", "mean_squared_error", "moments",
-    "named_params", "noise_scale", "none", "per_example", "project", "pyramid_pool", "reduce_kept",
-    "region_pool", "relu", "remat", "repeat", "rms_norm", "scan_time", "select", "self_attention",
-    "serial", "set_statistics", "sigmoid", "silu", "skip", "softmax", "softmax_cross_entropy",
-    "softplus", "summary", "tanh", "tap", "tied", "total", "trace", "trace_with", "value_and_grad",
-    "value_and_reduce", "walk_layers", "weighted_pool",
+    "ConvOuter", "Diag", "Factor", "FactorError", "Flow", "Formed", "GradientFlow", "Kronecker",
+    "Layer", "Local", "Loss", "Many", "Moments", "Noise", "Outer", "Scatter", "SpectralOuter",
+    "Stacked", "Sum", "Trace", "TwoPass", "With", "Zero", "adaptive_pool", "add_noise",
+    "as_function", "average_pool", "backprop_trace", "batch_norm", "binary_cross_entropy", "branch",
+    "clipped_sum", "combine", "contract", "conv", "conv_matrix", "conv_transpose",
+    "critical_batch_size", "dense", "dropout", "elu", "embedding", "example_sq_norms",
+    "example_vectors", "explain", "fft_conv", "flatten", "flow", "from_function", "frozen", "gelu",
+    "global_pool", "gradient_flow", "gradient_noise", "grads", "gram", "gram_between", "group_norm",
+    "half_squared_error", "hinge", "huber", "identity", "keep", "kl_sparsity", "kron", "l2_norm",
+    "layer_norm", "leaf", "leaky_relu", "locally_connected", "log_softmax", "lp_pool", "map_layers",
+    "max_pool", "maxout", "mean_squared_error", "moments", "named_params", "noise_scale", "none",
+    "per_example", "project", "pyramid_pool", "reduce_kept", "region_pool", "relu", "remat",
+    "repeat", "rms_norm", "scan_time", "select", "self_attention", "serial", "set_statistics",
+    "sigmoid", "silu", "skip", "softmax", "softmax_cross_entropy", "softplus", "summary", "tanh",
+    "tap", "tied", "total", "trace", "trace_with", "value_and_grad", "value_and_reduce",
+    "walk_layers", "weighted_pool",
 ]
 # fmt: on
 # isort: on

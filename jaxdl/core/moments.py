@@ -137,10 +137,11 @@ def gradient_noise(
 def _noise(factor: Factor, sq_norms: Array, param: Array) -> Noise:
     n = _two("gradient_noise", len(sq_norms))
     whole = summed(factor, param.astype(wide(param.dtype)))
-    return _from_sums(n, jnp.sum(sq_norms), jnp.sum(jnp.square(whole)).astype(sq_norms.dtype))
+    return noise_of_sums(n, jnp.sum(sq_norms), jnp.sum(jnp.square(whole)).astype(sq_norms.dtype))
 
 
-def _from_sums(n: int, sq_norms: Array, whole: Array) -> Noise:
+def noise_of_sums(n: int, sq_norms: Array, whole: Array) -> Noise:
+    """The estimates, from Σ‖∇ᵢ‖² and ‖Σ∇ᵢ‖² of n > 1 examples."""
     return Noise((sq_norms - whole / n) / (n - 1), (whole - sq_norms) / (n * (n - 1)))
 
 
@@ -192,7 +193,7 @@ def _total_noise(tree: Any) -> Noise:
 def _sums(node: Noise | Moments) -> tuple[Array, Array]:
     if isinstance(node, Moments):
         n = _two("moments", node.examples)
-        node = _from_sums(
+        node = noise_of_sums(
             n, n * jnp.sum(node.second), n * n * jnp.sum(jnp.square(node.mean))
         )  # fmt: skip
     return jnp.sum(node.trace), jnp.sum(node.sq_norm)

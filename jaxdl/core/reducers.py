@@ -67,7 +67,7 @@ def keep_for(reducer: Reducer) -> Reducer:
 
 def l2_norm(array: Array) -> Array:
     """Euclidean norm over the whole array, accumulated in float32 or wider."""
-    return jnp.sqrt(jnp.sum(jnp.square(array.astype(wide(array.dtype)))))
+    return jnp.sqrt(jnp.sum(jnp.square(jnp.abs(array.astype(wide(array.dtype))))))
 
 
 def trace_with(measure: Callable[[Array], Any]) -> Reducer:

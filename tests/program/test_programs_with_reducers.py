@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import jaxdl
-from jaxdl.core.factors import Diag, FactorError, Stacked, Sum
+from jaxdl.core.factors import Diag, FactorError, Outer, Stacked, Sum
 from jaxdl.core.projection import random_sides
 from jaxdl.core.viewed_factors import Moved, untransposed
 from tests.long import sampled
@@ -60,6 +60,7 @@ IN_ONE_PASS = {
     "project": jaxdl.project(K, KEY),
     "trace": jaxdl.trace,
     "kron": kron_or_none,
+    "flow": jaxdl.flow,
 }
 LATER = {"norms": jaxdl.example_sq_norms, "gram": jaxdl.gram}
 
@@ -97,9 +98,9 @@ def reduced(program, dtype, clip, reducers=IN_ONE_PASS):
 class Expected:
     """What each reducer has to make of the gradients of a parameter: (N, entries)."""
 
-    def __init__(self, path, shape, g, layers, clip, weights):
+    def __init__(self, path, param, g, layers, clip, weights):
         self.name = (path or "params").rpartition("/")[2]
-        self.shape, self.layers = shape, layers
+        self.param, self.shape, self.layers = np.asarray(param), param.shape, layers
         self.g, self.apart = g, g.reshape(N, *layers, -1)
         self.clip, self.weights = clip, weights
 
@@ -123,6 +124,20 @@ class Expected:
     def noise(self):
         trace = self.apart.var(axis=0, ddof=1).sum(-1)
         return [trace, np.square(self.apart.mean(0)).sum(-1) - trace / N]
+
+    def flow(self, factor):
+        """(fields, their values): inputs and cotangents from the factor, if it is plain."""
+
+        def norm(x):
+            return np.sqrt(np.square(x).reshape(*self.layers, -1).sum(-1))
+
+        fields = {"gradient": norm(self.grads), "weight": norm(self.param)}
+        if isinstance(factor, Outer | Sum):
+            for name, letter in {"activation": "a", "cotangent": "d"}.items():
+                if hasattr(factor, letter):
+                    x = np.asarray(getattr(factor, letter))
+                    fields[name] = norm(x) / np.sqrt(x.size / prod(self.layers))
+        return list(fields), list(fields.values())
 
     @property
     def clipped(self):
@@ -164,7 +179,7 @@ def check(program, made=None):
         layers, factor = (), kept[i]
         while isinstance(factor, Stacked):
             layers, factor = param.shape[: len(layers) + 1], factor.factor
-        right = Expected(path, param.shape, g, layers, clip, weights)
+        right = Expected(path, param, g, layers, clip, weights)
 
         def near(name, got, want, scale, path=path):
             got, want = jax.tree.leaves(got), want if isinstance(want, list) else [want]
@@ -178,6 +193,11 @@ def check(program, made=None):
         near("clipped by model", made["clipped by model"][i], right.clipped_by_model, clip)
         near("noise", made["noise"][i], right.noise, size**2)
         near("project", made["project"][i], right.projected(factor), size)
+        fields, values = right.flow(factor)
+        flow = made["flow"][i]
+        near("flow", [getattr(flow, field) for field in fields], values, most)
+        near("flow", flow.noise, right.noise, size**2)
+        assert all(np.all(np.isnan(x) | ((x >= 0) & (x <= 1))) for x in (flow.silent, flow.dead))
         for later in ("", " later"):
             near("norms" + later, made["norms" + later][i], right.norms, size**2)
             near("gram" + later, made["gram" + later][i], right.gram, size**2)
@@ -234,6 +254,7 @@ WRONG = {
     "project": lambda p: -p,
     "clipped": lambda g: g / N,
     "clipped by model": lambda g: g / N,
+    "flow": lambda flow: replace(flow, cotangent=flow.cotangent / N),
 }
 
 

@@ -11,6 +11,7 @@ from jaxdl import (
     clipped_sum,
     combine,
     dense,
+    flow,
     gradient_noise,
     gram,
     keep,
@@ -64,6 +65,7 @@ in_one_pass = combine(
     kron=kron_of_vectors,
     project=project(K, KEY),
     clipped=clipped_sum(BOUND, per="parameter"),
+    flow=flow,
 )
 
 
@@ -88,7 +90,7 @@ def project_by_hand(gradients, name):
     return (sides.p @ matrices @ sides.q.T).reshape(N, K)
 
 
-def check_parameter(name, made, g):
+def check_parameter(name, made, g, param):
     """What the reducers made of one parameter against the gradients (N, layers..., *shape)."""
     layers = made["gram"].shape[:-2]
     apart = g.reshape(N, *layers, -1)
@@ -99,28 +101,32 @@ def check_parameter(name, made, g):
     if made["kron"] is not None:
         assert_close(made["kron"], np.einsum("n...p,n...q->...pq", apart, apart))
     assert_close(made["clipped"], clip(g, np.square(apart).sum(axis=-1)))
+    for field, x in {"gradient": g.sum(axis=0), "weight": np.asarray(param)}.items():
+        norms = np.sqrt(np.square(x).reshape(*layers, -1).sum(axis=-1))
+        assert_close(getattr(made["flow"], field), norms)
+    assert_close(made["flow"].noise.trace, made["noise"].trace)
     stacked = g.reshape(N, -1, *g.shape[1 + len(layers) :])
     by_hand = [project_by_hand(stacked[:, i], name) for i in range(stacked.shape[1])]
     assert_close(made["project"], np.reshape(by_hand, (*layers, N, K)))
 
 
-def check_parameters(tree, gradients, name=""):
+def check_parameters(tree, gradients, params, name=""):
     if not isinstance(gradients, dict):
-        check_parameter(name, tree, np.asarray(gradients))
+        check_parameter(name, tree, np.asarray(gradients), params)
         return
     for key, part in gradients.items():
-        check_parameters({k: made[key] for k, made in tree.items()}, part, key)
+        check_parameters({k: made[key] for k, made in tree.items()}, part, params[key], key)
 
 
 def check_examples(case, reduce=in_one_pass):
     sample = draw(case)
     reduced, _ = compiled_manual(case.layer, reduce)(*sample)
-    names = ("moments", "noise", "gram", "kron", "project", "clipped")
+    names = ("moments", "noise", "gram", "kron", "project", "clipped", "flow")
     made = {name: select(reduced, name) for name in names}
     if case.tapped:
         made = {name: without_taps(tree, sample.params) for name, tree in made.items()}
     gradients = compiled_example_gradients(case.layer)(*sample)
-    check_parameters(made, gradients)
+    check_parameters(made, gradients, sample.params)
 
 
 def check_clipped_by_model(case):
@@ -174,6 +180,7 @@ WRONG = {
     "gram": lambda made: made | {"w": made["w"] * jnp.eye(N)},
     "project": lambda made: made | {"w": -made["w"]},
     "clipped": lambda made: made | {"w": 0.5 * made["w"]},
+    "flow": lambda made: made | {"w": made["b"]},
 }  # fmt: skip
 
 
