@@ -12,10 +12,9 @@ import numpy as np
 from jax import Array, lax
 
 from jaxdl.core.composed_factors import Stacked, stack_factors
-from jaxdl.core.examples import scaled
 from jaxdl.core.factor import Factor, FactorError
 from jaxdl.core.reducer import TwoPass, check_reducer
-from jaxdl.core.reducers import Reducer, entry_of, grads, keep
+from jaxdl.core.reducers import Reducer, entry_of, grads, keep, weighted
 from jaxdl.program.arguments import Arguments, read_arguments
 from jaxdl.program.opened import Traced, run, trace
 
@@ -92,35 +91,42 @@ def _in_one_pass(
 def _in_two_passes(
     reduce: TwoPass, traced: Traced, given: Arguments, slots: list[Any]
 ) -> tuple[list[Array], list[Any]]:
-    """Measure, weight the examples, and reduce: from factors that were kept; or, where keeping them
-    would undo a checkpoint, from a second backward pass of weighted cotangents."""
+    """Measure, weight the examples, and reduce.
 
-    def at(reducer: Reducer, i: int, factor: Factor, param: Any = None) -> Any:
-        param = given.params[i] if param is None else param
-        return reduce_one(reducer, given.paths[i], param, factor, slots[i])
+    The second pass takes the factors, which the first has kept. Where keeping them would undo a
+    checkpoint, it is a second backward pass, of weighted cotangents.
+    """
+    if traced.has_checkpoint and all(slot is None for slot in slots):
+        return _by_two_backwards(reduce, traced, given)
+    outs, pull = run(traced, given.params, given.examples, given.n)
+    factors, _ = pull(seeds_of(outs))
+    found = reduce_all(reduce.measure, given, factors, [None] * len(factors))
+    weights = reduce.weights(given.like_params(found))
+    return outs, reduce_all(weighted(reduce.then, weights), given, factors, slots)
+
+
+def _by_two_backwards(
+    reduce: TwoPass, traced: Traced, given: Arguments
+) -> tuple[list[Array], list[Any]]:
+    def at(reducer: Reducer, i: int, param: Any, factor: Factor) -> Any:
+        return reduce_one(reducer, given.paths[i], param, factor)
 
     def inside(i: int, param: Any, factor: Factor) -> Any:
         # of these two, each pass uses one: the other is not in the compiled program
-        return at(reduce.measure, i, factor, param), at(reduce.then, i, factor, param)
+        return at(reduce.measure, i, param, factor), at(reduce.then, i, param, factor)
 
-    again = traced.has_checkpoint and all(slot is None for slot in slots)
-    outs, pull = run(
-        traced, given.params, given.examples, given.n, inside=inside if again else None
-    )
+    outs, pull = run(traced, given.params, given.examples, given.n, inside=inside)
     seeds = seeds_of(outs)
     first, _ = pull(seeds)
     is_kept = [isinstance(part, Factor) for part in first]
     found = [
-        at(reduce.measure, i, part) if kept else part[0]
+        at(reduce.measure, i, given.params[i], part) if kept else part[0]
         for i, (part, kept) in enumerate(zip(first, is_kept, strict=True))
     ]
     weights = reduce.weights(given.like_params(found))
-    if all(is_kept):
-        second = first
-    else:
-        second, _ = pull([(seeds[0] * weights).astype(seeds[0].dtype), *seeds[1:]])
+    second, _ = pull([(seeds[0] * weights).astype(seeds[0].dtype), *seeds[1:]])
     return outs, [
-        at(reduce.then, i, scaled(part, weights)) if kept else once_more[1]
+        at(weighted(reduce.then, weights), i, given.params[i], part) if kept else once_more[1]
         for i, (part, once_more, kept) in enumerate(zip(first, second, is_kept, strict=True))
     ]
 
@@ -192,6 +198,34 @@ def _of_mean(factor: Factor, n: int) -> Factor:
     if isinstance(factor, Stacked):
         return Stacked(_of_mean(factor.factor, n), divisor=n)
     return replace(factor, divisor=n)
+
+
+def reduce_all(
+    reduce: Reducer, given: Arguments, factors: list[Factor], slots: list[Any]
+) -> list[Any]:
+    """What a reducer makes of each parameter; stacks of as many layers are gone through together.
+
+    Their parameters share inputs and cotangents, which are read once then.
+    """
+    reduced: dict[int, Any] = {}
+    stacks: dict[int, list[int]] = {}
+    for i, factor in enumerate(factors):
+        if isinstance(factor, Stacked):
+            stacks.setdefault(len(given.params[i]), []).append(i)
+        else:
+            reduced[i] = reduce_one(reduce, given.paths[i], given.params[i], factor, slots[i])
+    for rows in stacks.values():
+        paths = [given.paths[i] for i in rows]
+        layers = [(given.params[i], factors[i].factor, slots[i]) for i in rows]  # type: ignore[attr-defined]
+        reduced |= zip(rows, _reduce_layers(reduce, paths, layers), strict=True)
+    return [reduced[i] for i in range(len(factors))]
+
+
+def _reduce_layers(reduce: Reducer, paths: list[str], stacked: list[Any]) -> list[Any]:
+    def one(layer):
+        return [reduce_one(reduce, path, *p) for path, p in zip(paths, layer, strict=True)]
+
+    return [stack_factors(found) for found in lax.map(one, stacked)]
 
 
 def reduce_one(reduce: Reducer, path: str, param: Array, factor: Factor, slot: Any = None) -> Any:
