@@ -71,6 +71,30 @@ class Formed(Factor):
 
 
 @factor_kind
+class Common(Factor):
+    """Σₙ dₙ·g: one gradient that all examples share, times a number of each; d (N, ...).
+
+    That of a parameter from which a single number was made, such as a penalty on its norm.
+    """
+
+    d: Array
+    g: Array
+
+    @property
+    def weights(self) -> Array:
+        """How much of g each example has: (N,), float32 or wider."""
+        rest = tuple(range(1, self.d.ndim))
+        return jnp.sum(self.d, axis=rest, dtype=wide(self.d.dtype))
+
+    def form(self, param: Array) -> Array:
+        g = self.g.astype(wide(self.g.dtype))
+        return jnp.sum(self.weights).astype(g.dtype) * g
+
+    def split(self) -> tuple[Any, Callable[[Any], Factor]]:
+        return self.d, lambda some: replace(self, d=some)
+
+
+@factor_kind
 class Zero(Factor):
     """No gradient: a frozen parameter. Holds only the number of examples, if it is known."""
 

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxdl.core.composed_factors import Common
 from jaxdl.core.examples import (
+    along,
     block_of,
     check_apart,
     each_example,
@@ -63,6 +65,10 @@ def _inner(f: Factor, g: Factor, param: Array) -> Array:
         return _inner(g, f, param)
     if isinstance(f, Zero) or isinstance(g, Zero):
         return jnp.zeros(f.examples, wide(param.dtype))
+    if isinstance(f, Common):
+        return f.weights * along(f.g, g, param)
+    if isinstance(g, Common):
+        return _inner(g, f, param)
     if isinstance(f, Moved) and isinstance(g, Moved) and (f.axes, f.shape) == (g.axes, g.shape):
         same = g.factor if f is not g else f.factor
         return _inner(f.factor, same, f.view(param))
@@ -148,6 +154,14 @@ def _sq_norm_of_sum(f: Many, param: Array) -> Array:
     """‖Σ ∇‖² of the factors, those of one kind taken together."""
     if jnp.iscomplexobj(param):
         return _inner_one_by_one(f, f, param)
+    common = [part for part in f.factors if isinstance(part, Common)]
+    if common:
+        apart = [part for part in f.factors if not isinstance(part, Common)]
+        twice = [2 * _inner(x, y, param) for x, y in itertools.combinations(common, 2)]
+        twice += [2 * _inner(x, y, param) for x in common for y in apart]
+        own = [_inner(part, part, param) for part in common]
+        rest = [_sq_norm_of_sum(Many(tuple(apart)), param)] if apart else []
+        return functools.reduce(jnp.add, (*own, *twice, *rest))
     kinds: dict[Any, list[Factor]] = {}
     for part in f.factors:
         part = part.summed() if isinstance(part, Diag) else untransposed(part)

@@ -55,6 +55,20 @@ def scaled(factor: Factor, weights: Array) -> Factor:
     return factor.scale(weights)
 
 
+def along(direction: Array, factor: Factor, param: Array) -> Array:
+    """⟨∇ᵢ, direction⟩ of every example, (N,): the derivative of ⟨Σ cᵢ∇ᵢ, direction⟩ by c.
+
+    For a matrix that takes one product, as the forward does, whatever the kind of factor.
+    """
+    direction = direction.astype(wide(direction.dtype))
+
+    def component(weights: Array) -> Array:
+        whole = scaled(factor, weights).form(param)
+        return jnp.sum(whole.astype(direction.dtype) * direction)
+
+    return jax.grad(component)(jnp.ones(factor.examples, direction.dtype))
+
+
 def gradients_apart(factor: Factor) -> tuple[Any, Callable[[Any, Array], Array]]:
     """(rows, form): ``form(row i of rows, param)`` is ∇ᵢ, in float32 or wider."""
     rows, join = factor.split()

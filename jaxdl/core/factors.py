@@ -14,6 +14,7 @@ factor                 gradient                    arrays
 ``ConvOuter(x, d)``    correlation of x with d     x (N, *space, C), d (N, *out, K)
 ``Local(a, d)``        Σₙ aₙₚ ⊗ dₙₚ for each p      a (N, P, m), d (N, P, k)
 ``Many(factors)``      the sum of their gradients  tied weights
+``Common(d, g)``       Σₙₜ dₙₜ·g                   d (N, ...); g has the parameter's shape
 ``Formed(g)``          g                           g has the parameter's shape; no examples
 ``Zero(examples)``     0                           none: a parameter held fixed
 ``Stacked(factor)``    one gradient per layer      every array with a leading layer axis

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxdl.core.composed_factors import Common
 from jaxdl.core.example_norms import example_sq_norms
 from jaxdl.core.examples import check_apart
 from jaxdl.core.factors import (
@@ -172,7 +173,7 @@ def _places(factor: Factor, param: Any) -> Iterator[_Place]:
         yield _Place(kind, (factor.a,), (factor.d,), len(param.shape), len(param.shape))
     elif isinstance(factor, Sum):
         yield _Place(kind, (), (factor.d,), 0, len(param.shape))
-    elif not isinstance(factor, Zero):  # a kind of its own: the fields say what they are
+    elif not isinstance(factor, Zero | Common):  # a kind of its own: the fields say what they are
         arrays = {name: x for name, x in vars(factor).items() if _is_float(x)}
         d = tuple(x for name, x in arrays.items() if name == "d")
         yield _Place(kind, tuple(x for name, x in arrays.items() if name != "d"), d, 1, 1)

@@ -21,7 +21,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec
 
+from jaxdl.core.composed_factors import Common
 from jaxdl.core.examples import (
+    along,
     block_of,
     check_apart,
     each_example,
@@ -92,6 +94,10 @@ def _products(f: Factor, g: Factor, param: Array) -> Array:
         return functools.reduce(jnp.add, (_products(f, part, param) for part in g.factors))
     if isinstance(f, Zero) or isinstance(g, Zero):
         return jnp.zeros((f.examples, g.examples), wide(param.dtype))
+    if isinstance(f, Common):
+        return f.weights[:, None] * along(f.g, g, param)[None, :]
+    if isinstance(g, Common):
+        return _products(g, f, param).T
     if isinstance(f, Moved) and isinstance(g, Moved) and (f.axes, f.shape) == (g.axes, g.shape):
         return _products(f.factor, f.factor if f is g else g.factor, f.view(param))
     if jnp.iscomplexobj(param):

@@ -24,9 +24,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxdl.core.composed_factors import Common
 from jaxdl.core.example_norms import example_sq_norms
-from jaxdl.core.examples import check_apart, rows_of, sum_over_examples, summed
-from jaxdl.core.factors import Diag, Factor, Local, Outer, Scatter, Sum, Zero
+from jaxdl.core.examples import check_apart, rows_of, scaled, sum_over_examples, summed
+from jaxdl.core.factors import Diag, Factor, Local, Many, Outer, Scatter, Sum, Zero
 from jaxdl.core.reducer import Factors, per_example
 from jaxdl.core.viewed_factors import Moved
 from jaxdl.numerics.dtypes import wide
@@ -92,6 +93,16 @@ def _sum_of_squares(factor: Factor, param: Array) -> Array:
     """Σᵢ ∇ᵢ∘∇ᵢ."""
     if isinstance(factor, Zero):
         return jnp.zeros_like(param, dtype=wide(param.dtype))
+    common = factor.factors[-1] if isinstance(factor, Many) else factor
+    if isinstance(common, Common) and not jnp.iscomplexobj(param):
+        # (∇ᵢ + cᵢg)∘(∇ᵢ + cᵢg), and what is mixed of it is linear in ∇ᵢ
+        g, c = _wide(common.g), common.weights
+        own = jnp.sum(jnp.square(c)) * jnp.square(g)
+        if common is factor:
+            return own
+        rest = Many(factor.factors[:-1]) if len(factor.factors) > 2 else factor.factors[0]
+        mixed = 2 * g * _wide(scaled(rest, c).form(param))
+        return own + mixed + _sum_of_squares(rest, param)
     if isinstance(factor, Diag):
         factor = factor.summed()
     if isinstance(factor, Sum):
@@ -111,8 +122,12 @@ def _sum_of_squares(factor: Factor, param: Array) -> Array:
     return sum_over_examples(jnp.square, factor, param)
 
 
+def _wide(array: Array) -> Array:
+    return array.astype(wide(array.dtype))
+
+
 def _square(array: Array) -> Array:
-    return jnp.square(array.astype(wide(array.dtype)))
+    return jnp.square(_wide(array))
 
 
 # --- the noise scale ----------------------------------------------------------------------------

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxdl.core.composed_factors import Common
 from jaxdl.core.examples import (
     block_of,
     check_apart,
@@ -125,6 +126,9 @@ def _projection(factor: Factor, param: Array, sides: Sides, k: int) -> Array:
         return functools.reduce(jnp.add, parts)
     if isinstance(factor, Zero):
         return jnp.zeros((factor.examples, k), dtype)
+    if isinstance(factor, Common):
+        shared = _of_gradients(factor.g[None].astype(dtype), param, sides)
+        return factor.weights[:, None].astype(dtype) * shared
     if isinstance(factor, Diag):
         factor = factor.summed()
     if isinstance(factor, Sum):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdl.core.composed_factors import Many, Stacked, split_steps
+from jaxdl.core.composed_factors import Common, Many, Stacked, split_steps
 from jaxdl.core.factor import Factor, factor_kind
 from jaxdl.core.factors import Outer, Sum
 from jaxdl.numerics.dtypes import in_common, wide
@@ -242,6 +242,7 @@ def merge(factors: list[Factor]) -> Factor:
                 break
         else:
             kept.append(part)
+    kept.sort(key=lambda part: isinstance(part, Common))  # reducers look for it at the end
     return kept[0] if len(kept) == 1 else Many(tuple(kept))
 
 

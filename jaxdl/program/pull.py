@@ -8,6 +8,7 @@ over the steps, what changes with them; then, with the steps as positions, what 
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdl.core.composed_factors import Stacked
+from jaxdl.core.composed_factors import Common, Stacked
+from jaxdl.core.examples import gradients_apart
 from jaxdl.core.factor import Factor
-from jaxdl.core.viewed_factors import Pulled, merge
+from jaxdl.core.viewed_factors import Pulled, merge, unless_zero
 from jaxdl.numerics.jaxprs import bind, scan_parts
 from jaxdl.program.derived import is_lean, pull_back, pull_formed
-from jaxdl.program.scope import Kind, Scope, Step, Var, walk_scopes
+from jaxdl.program.scope import Kind, Scope, Step, Var, size_of, walk_scopes
 from jaxdl.program.uses import derived_places, form_of
 from jaxdl.program.walk import ScanKept
 
@@ -92,13 +94,36 @@ def _through(scope: Scope, behind: dict[Var, Factor], values: _Values):
     made_of = {w: _ancestors([w]) for w in behind}
     for v in scope.ins:
         outs = [w for w in behind if v.kind == Kind.DERIVED and v in made_of[w]]
+        # what is one number has one gradient, for every example times another cotangent
+        for w in [w for w in outs if size_of(w) == 1 and _is_real(v, w)]:
+            outs.remove(w)
+            yield v, _of_number(v, w, behind[w], values)
         if outs:
-            needed = {x: None for w in outs for x in made_of[w]}
-            inputs = tuple(x for x in needed if not _is_computed(x))
-            given = tuple(None if x is v else values(x) for x in inputs)
-            derivation = Derivation(inputs, tuple(outs))
+            given, derivation = _derivation(v, outs, [made_of[w] for w in outs], values)
             factors = tuple(behind[w] for w in outs)
-            yield v, Pulled(factors, given, derivation, inputs.index(v), v.dtype)
+            yield v, Pulled(factors, given, derivation, derivation.inputs.index(v), v.dtype)
+
+
+def _derivation(v: Var, outs: list[Var], made_of: list[dict[Var, None]], values: _Values):
+    """(values, how `outs` follow from them), with None in the place of v."""
+    inputs = tuple(x for x in dict.fromkeys(itertools.chain(*made_of)) if not _is_computed(x))
+    return tuple(None if x is v else values(x) for x in inputs), Derivation(inputs, tuple(outs))
+
+
+def _of_number(v: Var, w: Var, factor: Factor, values: _Values) -> Factor:
+    """The factor of v, of which the number w was made: w's cotangents, times its one gradient."""
+    given, derivation = _derivation(v, [w], [_ancestors([w])], values)
+    rows, form = gradients_apart(factor)
+    d = jax.vmap(lambda row: form(row, jnp.zeros(w.shape, w.dtype)).reshape(()))(rows)
+
+    def number(x):
+        return derivation(*(x if y is None else y for y in given))[0].reshape(())
+
+    return Common(d, unless_zero(jax.grad(number)(values(v)), [d]))
+
+
+def _is_real(*values: Var) -> bool:
+    return all(jnp.issubdtype(v.dtype, jnp.floating) for v in values)
 
 
 def _is_computed(v: Var) -> bool:

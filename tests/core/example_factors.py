@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdl.core.composed_factors import Common
 from jaxdl.core.factor import Factor, factor_kind
 from jaxdl.core.factors import ConvOuter, Diag, Local, Many, Outer, Scatter, Sum, Zero
 from jaxdl.numerics.window import place_window
@@ -74,6 +75,21 @@ FACTORS = {
     "many_mixed": (Many((SCATTER, Outer(draw(4, 3, 7, seed=2), draw(4, 3, 5, seed=3)))), (7, 5)),
     "many_with_zero": (Many((Zero(4), OUTER)), (5, 6)),
     "many_unknown": (Many((Reversed(OUTER, jnp.asarray(2.0)), OUTER)), (5, 6)),
+    "common": (Common(draw(4, 3), draw(5, 6, seed=1)), (5, 6)),
+    "many_common": (Many((OUTER, Common(draw(4), draw(5, 6, seed=2)))), (5, 6)),
+    "many_common_twice": (
+        Many((SCATTER, Common(draw(4), draw(7, 5)), Common(draw(4, seed=1), draw(7, 5, seed=2)))),
+        (7, 5),
+    ),
+    "many_common_conv": (
+        Many((conv(3, 4), Common(draw(4), draw(2, 2, 2, 4, seed=2)))),
+        (2, 2, 2, 4),
+    ),
+    "many_common_first": (Many((Common(draw(4), draw(5)), Sum(draw(4, 3, 5)))), (5,)),
+    "many_common_unknown": (
+        Many((Reversed(OUTER, jnp.asarray(2.0)), Common(draw(4), draw(5, 6)))),
+        (5, 6),
+    ),
     "zero": (Zero(4), (5, 6)),
     "unknown": (Reversed(POSITIONS, jnp.asarray(2.0)), (2, 3)),
 }

@@ -12,6 +12,7 @@ from tests.program.zoo.plain_models import PLAIN_MODELS
 from tests.program.zoo.plain_sequences import PLAIN_SEQUENCES
 from tests.program.zoo.twisted_branches import TWISTED_BRANCHES
 from tests.program.zoo.twisted_calls import TWISTED_CALLS
+from tests.program.zoo.twisted_penalties import TWISTED_PENALTIES
 from tests.program.zoo.twisted_products import TWISTED_PRODUCTS
 from tests.program.zoo.twisted_rare import TWISTED_RARE
 from tests.program.zoo.twisted_scans import TWISTED_SCANS
@@ -35,6 +36,7 @@ MODELS: list[Program] = [
 
 TWISTED: list[Program] = [
     *TWISTED_WEIGHTS,
+    *TWISTED_PENALTIES,
     *TWISTED_PRODUCTS,
     *TWISTED_SELECTIONS,
     *TWISTED_SCANS,

@@ -71,7 +71,12 @@ def lstm(params, x):
     return jnp.sum(lax.scan(step, start, x)[1] ** 2)
 
 
+def penalised(params, x):
+    return mlp(params, x) + jnp.sum(x) * sum(jnp.sum(p**2) for p in jax.tree.leaves(params))
+
+
 LEAN = {
+    "penalised": (penalised, normals(u=(11, 17), b=(17,), v=(17, 13)), (11,)),
     "mlp": (mlp, normals(u=(11, 17), b=(17,), v=(17, 13)), (11,)),
     "convolution": (convolution, normals(w=(3, 3, 5, 23)), (5, 5, 5)),
     "stack": (stack, normals(u=(3, 11, 17), v=(3, 17, 11)), (11,)),
@@ -106,6 +111,7 @@ def test_no_gradient_of_an_example_is_formed(name):
         jaxdl.grads,
         jaxdl.clipped_sum(1.0),
         jaxdl.project(4, jax.random.key(0)),
+        jaxdl.moments,
     ):
         text = lowered(jaxdl.value_and_reduce(loss, reduce), params, x)
         assert not formed(text, params, layers)

@@ -33,6 +33,8 @@ DAILY = {
     "plain-embedding_bag",
     "weights-transposed",
     "weights-made_by_a_scan",
+    "penalties-squares_of_all",
+    "penalties-of_the_layers_of_a_stack",
     "scans-scan_in_scan",
     "calls-checkpoint_in_scan",
     "branches-cond_by_example",
