@@ -93,14 +93,14 @@ def _sum_of_squares(factor: Factor, param: Array) -> Array:
     """Σᵢ ∇ᵢ∘∇ᵢ."""
     if isinstance(factor, Zero):
         return jnp.zeros_like(param, dtype=wide(param.dtype))
-    common = factor.factors[-1] if isinstance(factor, Many) else factor
+    *apart, common = factor.factors if isinstance(factor, Many) else (factor,)
     if isinstance(common, Common) and not jnp.iscomplexobj(param):
         # (∇ᵢ + cᵢg)∘(∇ᵢ + cᵢg), and what is mixed of it is linear in ∇ᵢ
         g, c = _wide(common.g), common.weights
         own = jnp.sum(jnp.square(c)) * jnp.square(g)
-        if common is factor:
+        if not apart:
             return own
-        rest = Many(factor.factors[:-1]) if len(factor.factors) > 2 else factor.factors[0]
+        rest = Many(tuple(apart)) if len(apart) > 1 else apart[0]
         mixed = 2 * g * _wide(scaled(rest, c).form(param))
         return own + mixed + _sum_of_squares(rest, param)
     if isinstance(factor, Diag):
