@@ -20,8 +20,9 @@ from jaxdl.core.factor import Factor
 from jaxdl.core.factors import Diag, Outer, Sum
 from jaxdl.core.viewed_factors import Moved, Pulled, Steps, merge, unless_zero, untransposed
 from jaxdl.numerics.dtypes import in_common, wide
+from jaxdl.program.forms import moved, spread
 from jaxdl.program.scope import Step, size_of
-from jaxdl.program.uses import Equation, moved
+from jaxdl.program.uses import Equation
 
 Value = Callable[[int], Any]
 """The value of an input of a step, by its place."""
@@ -172,14 +173,8 @@ def _broadcast(step: Step, k: int, factor: Factor, value: Value) -> Factor | Non
     before, after = step.ins[k].shape, step.outs[0].shape
     dims = step.eqn.params["broadcast_dimensions"]
     own = [d for d, size in zip(dims, before, strict=True) if after[d] == size]
-    new = [d for d in range(len(after)) if d not in own]
-
-    def turn(x):
-        lead = x.ndim - len(after)
-        x = x.transpose(*range(lead), *(lead + d for d in (*new, *own)))
-        return x.reshape(*x.shape[: lead + len(new)], *before)
-
-    turned = jax.tree.map(turn, factor)  # the sum of one number's is smaller than what is kept
+    turned = jax.tree.map(lambda x: spread(x, own, after, before), factor)
+    # the sum of one number's is smaller than what is kept
     return summed_over_positions(turned, len(before)) if prod(before) == 1 else turned
 
 

@@ -134,3 +134,22 @@ def test_traces_are_the_lengths_of_inputs_and_cotangents(name):
     assert made.keys() == {"a", "d"}
     np.testing.assert_allclose(made["a"], np.linalg.norm(inputs), 1e-9)
     np.testing.assert_allclose(made["d"], np.linalg.norm(cotangents), 1e-9)
+
+
+@pytest.mark.parametrize("repeated", [(6,), (1, 6), (4, 1), (4, 6)], ids=str)
+@pytest.mark.parametrize("operation", [jnp.add, jnp.subtract, jnp.multiply])
+def test_what_is_repeated_over_positions_has_a_term_for_each(operation, repeated):
+    """A bias, a gain: every entry it is repeated for is a use, as in a layer of this library."""
+    w = normal(D, *repeated)
+
+    def loss(w, x):
+        return jnp.sum(jnp.sin(operation(x, w)))
+
+    _, kept = jaxdl.value_and_reduce(loss, jaxdl.keep)(w, X)
+    terms = kept.d if isinstance(kept, jaxdl.Sum) else kept.a * kept.d
+    d = jax.vmap(jax.grad(lambda y: jnp.sum(jnp.sin(y))))(jax.vmap(operation, (0, None))(X, w))
+    sign = {jnp.add: 1, jnp.subtract: -1}.get(operation, X)
+    assert terms.size == d.size
+    np.testing.assert_allclose(np.sort(terms, axis=None), np.sort(sign * d, axis=None), 1e-9)
+    expected = jax.grad(lambda w: jax.vmap(loss, (None, 0))(w, X).mean())(w)
+    np.testing.assert_allclose(jaxdl.contract(kept, w), expected, 1e-9)
