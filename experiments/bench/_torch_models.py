@@ -1,4 +1,4 @@
-"""The models of `_linen` in PyTorch, with the same weights, and Opacus's ways to clip their gradients.
+"""The models of `_linen` in PyTorch with the same weights, and how Opacus clips their gradients.
 
 PyTorch and Opacus are looked up by name: neither is needed for anything else, and a type checker
 need not find them.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
     norms: Any = None
     """Of the gradient of every example, (B,)."""
-    gradients: list[Any] = []
+    gradients: Sequence[Any] = ()
     """The sum, clipped or not, in the order of the parameters."""
 
 
@@ -66,7 +66,9 @@ def model(name: str, params: Mapping[str, Any], batch: tuple[Any, ...], layers: 
         x = np.array(batch[0])
         inputs = torch.from_numpy(x.transpose(0, 3, 1, 2).copy() if name == "cnn" else x)
         targets = torch.from_numpy(np.array(batch[1], np.int64))
-        module = {"mlp": _mlp, "cnn": _cnn}[name](arrays) if name != "lstm" else _lstm(arrays, layers)
+        module = (
+            {"mlp": _mlp, "cnn": _cnn}[name](arrays) if name != "lstm" else _lstm(arrays, layers)
+        )
 
     def losses(module: Any) -> Any:
         logits = module(inputs)
@@ -129,7 +131,7 @@ def _cnn(p: Any) -> Any:
         parts += [conv, torch.nn.ReLU(), torch.nn.MaxPool2d(2)]
     hidden, channels = p["Dense_1"], len(p["Conv_1"]["bias"])
     # the pixels of a channel are side by side here, the channels of a pixel in Flax
-    pixels = int(round((len(hidden["kernel"]) // channels) ** 0.5))
+    pixels = round((len(hidden["kernel"]) // channels) ** 0.5)
     kernel = hidden["kernel"].reshape(pixels, pixels, channels, -1).transpose(2, 0, 1, 3)
     first = _linear(kernel.reshape(hidden["kernel"].shape), hidden["bias"])
     last = _linear(**p["Dense_0"])
@@ -142,10 +144,8 @@ def _lstm(p: Any, layers: str) -> Any:
         np.concatenate([cell[f"{of}{gate}"][what] for gate in "ifgo"], axis=-1)
         for of, what in (("i", "kernel"), ("h", "kernel"), ("h", "bias"))
     )
-    if layers == "opacus":
-        kind = importlib.import_module("opacus.layers").DPLSTM
-    else:
-        kind = torch.nn.LSTM
+    of_opacus = layers == "opacus"
+    kind = importlib.import_module("opacus.layers").DPLSTM if of_opacus else torch.nn.LSTM
 
     class Lstm(torch.nn.Module):
         def __init__(self):

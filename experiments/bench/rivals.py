@@ -169,9 +169,7 @@ def torch_sides(
 # --- all of them --------------------------------------------------------------------------------
 
 
-def _compare(
-    name: str, program: Program, settings: Settings, out: Run, missing: list[str]
-) -> None:
+def _compare(name: str, program: Program, settings: Settings, out: Run, missing: list[str]) -> None:
     calls: dict[str, Callable[[], Any]] = {}
     memory, compile_seconds, found = {}, {}, {}
     for side, f in jax_sides(program, settings, missing).items():

@@ -155,8 +155,10 @@ def _at(place: Place, settings: Settings, out: Run) -> dict[str, Any]:
 def _cell(found: Mapping[str, Any], side: str) -> str:
     """Time | memory of a side at a place."""
     took = found["time_ratios"].get(side)
-    return f"{took['median']:.2f} | " * bool(took) + f"{found['memory_ratios'][side]:.1f}" + (
-        "" if took else " (memory alone)"
+    return (
+        f"{took['median']:.2f} | " * bool(took)
+        + f"{found['memory_ratios'][side]:.1f}"
+        + ("" if took else " (memory alone)")
     )
 
 
@@ -223,7 +225,10 @@ def _picture(found: Mapping[Place, Mapping[str, Any]], settings: Settings) -> An
     for graph in axes[-1]:
         graph.set_xlabel("examples B")
     handles = [
-        *(Line2D([], [], color=c, label=f"T = {t}") for t, c in zip(positions, colours, strict=True)),
+        *(
+            Line2D([], [], color=c, label=f"T = {t}")
+            for t, c in zip(positions, colours, strict=True)
+        ),
         Line2D([], [], color="0.3", marker="o", markersize=4, label="jaxdl"),
         Line2D([], [], color="0.3", linestyle="--", marker="s", markersize=4, label="vmap(grad)"),
     ]
