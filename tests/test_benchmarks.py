@@ -14,8 +14,7 @@ from experiments.bench import (
     transformer,
 )
 from experiments.framework import timing
-from tests.experiments.running import drawn, results, run
-from tests.program import zoo_cost
+from tests.experiments.running import drawn, run
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +84,7 @@ def test_programs_of_another_name(tmp_path):
         run(programs, programs.Settings(only=("resnet",)), tmp_path / "run")
 
 
+@pytest.mark.filterwarnings("default:optax.global_norm:DeprecationWarning")  # in jax_privacy
 @pytest.mark.parametrize(
     "name",
     [
@@ -137,43 +137,3 @@ def test_sizes_that_take_too_much_are_not_run(tmp_path, monkeypatch):
     assert place["temporary_bytes"][programs.VMAP_NORMS] == 3_000_000_000
     with pytest.raises(ValueError, match="at least 1"):
         run(sizes, sizes.Settings(widths=(0,)), tmp_path / "other")
-
-
-def test_zoo_cost(tmp_path, capsys):
-    options = ["--examples", "10", "--repetitions", "1", "--out", str(tmp_path / "run")]
-    assert zoo_cost.main(["--only", "equinox-mlp", *options]) == 0
-    found = results(tmp_path / "run")["results"]
-    assert found["equinox-mlp"]["differences"]["clipped sum"] < 1e-4
-    assert not found["behind"]["differs"] and not found["behind"]["failed"]
-    for wrong in (["--examples", "7"], ["--only", "no such model"]):
-        with pytest.raises(SystemExit):
-            zoo_cost.main(wrong)
-
-
-def test_zoo_cost_in_parts():
-    """Every model is in one part."""
-    whole = [program.name for program in zoo_cost._chosen(False, [], "0/1")]
-    parts = [p.name for k in range(3) for p in zoo_cost._chosen(False, [], f"{k}/3")]
-    assert sorted(parts) == sorted(whole) and len(whole) >= 40
-
-
-def test_zoo_cost_of_what_differs_or_fails(tmp_path, monkeypatch):
-    def wrong(program, examples, repetitions, out):
-        if program.name == "equinox-cnn":
-            raise RuntimeError("planted")
-        both = {"norms": 1.0, "clipped sum": 1.0}
-        theirs = dict.fromkeys(zoo_cost.PAIRS.values(), 1)
-        quartiles = {"median": 2.0, "lower_quartile": 1.5, "upper_quartile": 3.0}
-        return {
-            "times": dict.fromkeys(both, "1 ms"), "time_ratios": dict.fromkeys(both, quartiles),
-            "temporary_bytes": dict.fromkeys(both, 2) | theirs,
-            "memory_ratios": dict.fromkeys(both, 2.0), "differences": both, "allowed": 1e-4,
-        }  # fmt: skip
-
-    monkeypatch.setattr(zoo_cost, "measure", wrong)
-    only = ["--only", "equinox-mlp", "equinox-cnn", "--out", str(tmp_path / "run")]
-    assert zoo_cost.main(only) == 1
-    behind = results(tmp_path / "run")["results"]["behind"]
-    assert {what: len(names) for what, names in behind.items()} == {
-        "slower": 2, "larger": 2, "differs": 2, "failed": 1,
-    }  # fmt: skip

@@ -154,12 +154,8 @@ def _at(place: Place, settings: Settings, out: Run) -> dict[str, Any]:
 
 def _cell(found: Mapping[str, Any], side: str) -> str:
     """Time | memory of a side at a place."""
-    took = found["time_ratios"].get(side)
-    return (
-        f"{took['median']:.2f} | " * bool(took)
-        + f"{found['memory_ratios'][side]:.1f}"
-        + ("" if took else " (memory alone)")
-    )
+    memory, took = f"{found['memory_ratios'][side]:.1f}", found["time_ratios"].get(side)
+    return f"{took['median']:.2f} | {memory}" if took else f"not run | {memory}"
 
 
 def _say_where(found: Mapping[Place, Mapping[str, Any]], out: Run) -> None:

@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _chosen(options.all, options.only, options.every)
     if not chosen:
         parser.error(f"no model holds any of {options.only}")
-    with Run("zoo_cost", vars(options), options.out, doc=__doc__) as out:
+    with Run("zoo_cost", vars(options), options.out, doc=__doc__ or "") as out:
         found, failed = {}, []
         for program in out.progress(chosen, "models"):
             try:
