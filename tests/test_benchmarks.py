@@ -96,7 +96,7 @@ def test_rivals(tmp_path, name):
     """With whatever of the rivals is installed; weights are shared, so that results must be."""
     settings = rivals.Settings(
         only=(name,), images=2, sequences=4, positions=8, width=16, blocks=2,
-        microbatch=2, pause=0.0, repetitions=1,
+        microbatch=2, pause=0.0, threads=1, repetitions=1,
     )  # fmt: skip
     found = run(rivals, settings, tmp_path / "run")["results"][name]
     assert {programs.NORMS, programs.CLIPPED} <= set(found["differences"])

@@ -7,6 +7,7 @@ own. With a bias it takes a one for an input more, whose row of A is what the bi
 """
 
 import importlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,11 @@ def over_positions(params, x):
 def made(network_of, biases):
     """The model, its parameters and a batch."""
     if network_of is network:
-        shapes = {"conv_w": (3, 3, 2, 3), "hidden_w": (PLACES * 3, 6), "out_w": (6, 3)}
+        shapes: dict[str, Any] = {
+            "conv_w": (3, 3, 2, 3),
+            "hidden_w": (PLACES * 3, 6),
+            "out_w": (6, 3),
+        }
         x = normal(DTYPE, N, 8, 8, 2)
     else:
         shapes, x = {"hidden_w": (6, 4), "out_w": (4, 3)}, normal(DTYPE, N, 7, 6)
