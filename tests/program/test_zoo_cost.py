@@ -32,7 +32,8 @@ def test_zoo_cost_of_what_differs_or_fails(tmp_path, monkeypatch):
         theirs = dict.fromkeys(zoo_cost.PAIRS.values(), 1)
         quartiles = {"median": 2.0, "lower_quartile": 1.5, "upper_quartile": 3.0}
         return {
-            "times": dict.fromkeys(both, "1 ms"), "time_ratios": dict.fromkeys(both, quartiles),
+            "parameters": 1, "times": dict.fromkeys(both, "1 ms"),
+            "time_ratios": dict.fromkeys(both, quartiles),
             "temporary_bytes": dict.fromkeys(both, 2) | theirs,
             "memory_ratios": dict.fromkeys(both, 2.0), "differences": both, "allowed": 1e-4,
         }  # fmt: skip

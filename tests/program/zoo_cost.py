@@ -5,7 +5,8 @@
 Both are compiled for each model, checked against each other and timed in turn; what is listed in
 the end are the models where jaxdl is slower or takes more temporary memory. The zoo's models are
 small, as all of them are compiled in the tests: the examples of a batch are repeated, but times are
-mostly those of many small operations. `experiments/bench` has models of the usual sizes.
+mostly those of many small operations, and where a gradient has some hundred entries to form one for
+each example is cheap. `experiments/bench` has models of the usual sizes.
 """
 
 from __future__ import annotations
@@ -197,10 +198,15 @@ def _report(found: Mapping[str, Any], examples: int, out: Run) -> dict[str, list
     """A table, and the models where ours is slower, takes more memory or is not the same."""
     out.table(
         f"jaxdl over vmap(grad), {examples} examples: time with quartiles; temporary memory",
-        ["model", *(f"{ours}: {what}" for ours in PAIRS for what in ("time", "memory"))],
+        [
+            "model",
+            "parameters",
+            *(f"{ours}: {what}" for ours in PAIRS for what in ("time", "memory")),
+        ],
         [
             [
                 name,
+                one["parameters"],
                 *(
                     text
                     for ours, theirs in PAIRS.items()
