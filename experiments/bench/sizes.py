@@ -56,6 +56,8 @@ class Settings:
     """For the rounds of one place, of which there are at least 3."""
     repetitions: int = 20
     """Counted rounds of one place, at most."""
+    minutes: float = 9.0
+    """After them no further place is begun; the large ones come last."""
 
 
 Place = tuple[int, int, int]
@@ -73,7 +75,11 @@ def run(settings: Settings, out: Run) -> None:
     if min(*settings.examples, *settings.positions, *settings.widths, settings.blocks) < 1:
         raise ValueError("sizes: batches, positions, widths and blocks must be at least 1")
     found: dict[Place, dict[str, Any]] = {}
+    started, left_out = time.monotonic(), []
     for place in out.progress(list(grid(settings)), "places"):
+        if found and time.monotonic() - started > 60 * settings.minutes:
+            left_out.append(place)
+            continue
         found[place] = _at(place, settings, out)
         out.log(place=list(place), **{k: found[place][k] for k in ("time_ratios", "memory_ratios")})
     places = sorted(found, key=lambda place: place[::-1])
@@ -91,6 +97,8 @@ def run(settings: Settings, out: Run) -> None:
     )  # fmt: skip
     worst = max((most for one in found.values() for most in one["differences"].values()), default=0)
     _say_where(found, out)
+    if left_out:
+        out.text(f"Left out after {settings.minutes:g} minutes, as (B, T, width): {left_out}.")
     out.text(f"Where both were run, results differ by at most {worst:.1e} of the largest entry.")
     out.result("largest_difference", worst)
     out.result("places", {"B {} T {} width {}".format(*p): found[p] for p in places})
@@ -197,6 +205,8 @@ def _picture(found: Mapping[Place, Mapping[str, Any]], settings: Settings) -> An
     colours = colormaps["viridis"](np.linspace(0.0, 0.8, len(positions)))
 
     def value(place: Place, side: str, what: str) -> float:
+        if place not in found:
+            return np.nan
         took = found[place][f"{what}_ratios"].get(side, np.nan)
         return took["median"] if isinstance(took, dict) else took
 
