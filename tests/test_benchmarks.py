@@ -3,9 +3,18 @@
 import jax
 import pytest
 
-from experiments.bench import convolution, epochs, examples, imports, programs, transformer
+from experiments.bench import (
+    convolution,
+    epochs,
+    examples,
+    imports,
+    programs,
+    rivals,
+    sizes,
+    transformer,
+)
 from experiments.framework import timing
-from tests.experiments.running import run
+from tests.experiments.running import drawn, run
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +62,9 @@ def test_examples(tmp_path):
     found = run(examples, settings, tmp_path / "run")["results"]
     for name in examples.models(settings):
         assert found[name]["difference"] < 1e-4
-    assert found["inner products"]["temporary_bytes"]["gram"] < 10_000
+    pairs = found["inner products"]
+    assert pairs["temporary_bytes"]["gram"] < 10_000
+    assert max(pairs["differences"].values()) < 1e-4 and len(pairs["seconds"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -71,3 +82,59 @@ def test_programs(tmp_path, name):
 def test_programs_of_another_name(tmp_path):
     with pytest.raises(ValueError, match="only: the models are"):
         run(programs, programs.Settings(only=("resnet",)), tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("default:optax.global_norm:DeprecationWarning")  # in jax_privacy
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mlp",
+        *(pytest.param(name, marks=pytest.mark.long) for name in rivals.MODELS if name != "mlp"),
+    ],
+)
+def test_rivals(tmp_path, name):
+    """With whatever of the rivals is installed; weights are shared, so that results must be."""
+    settings = rivals.Settings(
+        only=(name,), images=2, sequences=4, positions=8, width=16, blocks=2,
+        microbatch=2, pause=0.0, threads=1, repetitions=1,
+    )  # fmt: skip
+    found = run(rivals, settings, tmp_path / "run")["results"][name]
+    assert {programs.NORMS, programs.CLIPPED} <= set(found["differences"])
+    assert max(found["differences"].values()) < 1e-4
+    assert not found["refused"]
+
+
+def test_rivals_that_are_missing_or_unknown(tmp_path, monkeypatch):
+    monkeypatch.setattr(rivals, "_installed", lambda name: False)
+    settings = rivals.Settings(only=("mlp",), images=2, width=8, repetitions=1)
+    found = run(rivals, settings, tmp_path / "run")
+    assert not any("jax_privacy" in side for side in found["results"]["mlp"]["seconds"])
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "left out: jax_privacy, torch, opacus" in page
+    with pytest.raises(ValueError, match="only: the models are"):
+        run(rivals, rivals.Settings(only=("resnet",)), tmp_path / "other")
+
+
+def test_sizes(tmp_path):
+    settings = sizes.Settings(
+        examples=(2, 3), positions=(4,), widths=(8,), blocks=1, seconds=0.0, repetitions=1,
+        minutes=0.0,
+    )  # fmt: skip
+    found = run(sizes, settings, tmp_path / "run")["results"]
+    (place,) = found["places"].values()  # no time for the second
+    assert found["largest_difference"] < 1e-4 and len(place["seconds"]) == 5
+    assert drawn(tmp_path / "run", "sizes")
+
+
+def test_sizes_that_take_too_much_are_not_run(tmp_path, monkeypatch):
+    by_side = iter([10, 10, 3_000_000_000, 10, 3_000_000_000])
+    monkeypatch.setattr(sizes, "temporary_bytes", lambda compiled: next(by_side))
+    settings = sizes.Settings(
+        examples=(2,), positions=(4,), widths=(8,), blocks=1, memory=1.0, seconds=0.0, repetitions=1
+    )
+    found = run(sizes, settings, tmp_path / "run")["results"]
+    place = found["places"]["B 2 T 4 width 8"]
+    assert set(place["seconds"]) == {programs.PLAIN, programs.NORMS, programs.CLIPPED}
+    assert place["temporary_bytes"][programs.VMAP_NORMS] == 3_000_000_000
+    with pytest.raises(ValueError, match="at least 1"):
+        run(sizes, sizes.Settings(widths=(0,)), tmp_path / "other")

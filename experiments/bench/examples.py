@@ -2,12 +2,13 @@
 
 The sum of clipped gradients of four models: what it costs beside the plain gradient, in both of the
 ways in which a reducer of two passes can run (factors kept, backward again), clipped by parameter
-in one pass, and by `vmap(grad)`. Then all inner products of the gradients of many examples.
+in one pass, and by `vmap(grad)`. Then all inner products of the gradients of many examples, whose
+gradients take some gigabytes: formed at once, one parameter at a time, and not at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,10 +41,12 @@ class Settings:
     """Transformer blocks."""
     pairs: int = 1024
     """Examples whose inner products are taken."""
-    width: int = 1000
-    """The side of the one matrix of which they are the gradients."""
+    width: int = 600
+    """Width of the MLP of three hidden layers of which they are the gradients."""
     repetitions: int = 20
     """Counted rounds."""
+    pair_repetitions: int = 3
+    """Counted rounds of the inner products, of which some sides take long."""
 
 
 def models(settings: Settings) -> dict[str, tuple[jaxdl.Layer, Any, Any]]:
@@ -140,37 +143,104 @@ def run(settings: Settings, out: Run) -> None:
     _inner_products(settings, out)
 
 
-def _inner_products(settings: Settings, out: Run) -> None:
-    """`gram` of one matrix; the other side is compiled only: it would fill the memory."""
+def gram_sides(settings: Settings) -> dict[str, _Side]:
+    """Inner products of all pairs of gradients, by factors and in three ways without.
+
+    The gradients of all examples at once; those of one parameter at a time, each by a program of
+    its own, so that no two are in memory; and none at all: the gradient of one example after the
+    other is pushed through the derivative of all losses.
+    """
     n, m = settings.pairs, settings.width
-    model, loss = jaxdl.dense(m, use_bias=False), jaxdl.half_squared_error()
-    x, target = jax.random.normal(jax.random.key(0), (2, n, m))
-    params = model.init(jax.random.key(1), x)
-    reduce = jaxdl.value_and_grad(model, loss, reduce=jaxdl.gram)
+    model = mlp([m] * 3 + [10])
+    x = jax.random.normal(jax.random.key(0), (n, m))
+    target = jax.random.randint(jax.random.key(1), (n,), 0, 10)
+    params = model.init(jax.random.key(2), x)
+    leaves, tree = jax.tree.flatten(params)
 
-    def jacobians(params, x, target):
-        def one(x, target):
-            return jax.grad(lambda p: loss(model.apply(p, x[None]), target[None]))(params)["w"]
+    def loss(params, x, target):
+        return LOSS(model.apply(params, x[None]), target[None])
 
-        g = jax.vmap(one)(x, target).reshape(n, -1)
-        return g @ g.T
+    def factors(params, x, target):
+        run = jaxdl.value_and_grad(model, LOSS, reduce=jaxdl.gram)
+        return jaxdl.total(run(params, x, target)[1], axes=2)
 
-    gram, by_jacobians = (
-        jax.jit(f).lower(params, x, target).compile() for f in (reduce, jacobians)
-    )
-    seconds = interleave(
-        {"gram": lambda: gram(params, x, target)}, settings.repetitions, out
-    )  # fmt: skip
-    memory = {"gram": temporary_bytes(gram), "jacobians": temporary_bytes(by_jacobians)}
+    def products(gradients):
+        flat = [g.reshape(n, -1) for g in jax.tree.leaves(gradients)]
+        return sum(g @ g.T for g in flat)
+
+    def at_once(params, x, target):
+        return products(jax.vmap(jax.grad(loss), (None, 0, 0))(params, x, target))
+
+    def of_leaf(i):
+        def one(leaf, x, target):
+            return loss(jax.tree.unflatten(tree, [*leaves[:i], leaf, *leaves[i + 1 :]]), x, target)
+
+        def run(params, x, target):
+            leaf = jax.tree.leaves(params)[i]
+            return products(jax.vmap(jax.grad(one), (None, 0, 0))(leaf, x, target))
+
+        return run
+
+    def pushed(params, x, target):
+        _, push = jax.linearize(lambda p: jax.vmap(loss, (None, 0, 0))(p, x, target), params)
+        return jax.lax.map(lambda one: push(jax.grad(loss)(params, *one)), (x, target))
+
+    return {
+        "gram": _Side((factors,), (params, x, target)),
+        "vmap(grad), then their products": _Side((at_once,), (params, x, target)),
+        "… one parameter at a time": _Side(
+            tuple(of_leaf(i) for i in range(len(leaves))), (params, x, target)
+        ),
+        "one gradient at a time, pushed forward": _Side((pushed,), (params, x, target)),
+    }
+
+
+class _Side:
+    """Programs whose results are added, run one after the other."""
+
+    def __init__(self, programs: Sequence[Callable[..., Any]], arguments: tuple[Any, ...]):
+        self.arguments = arguments
+        self.compiled = [jax.jit(f).lower(*arguments).compile() for f in programs]
+        self.temporary_bytes = max(temporary_bytes(c) for c in self.compiled)
+
+    def __call__(self) -> jax.Array:
+        total = None
+        for program in self.compiled:
+            # waited for: the next one may only have the memory of this one
+            made = jax.block_until_ready(program(*self.arguments))
+            total = made if total is None else total + made
+        assert total is not None
+        return total
+
+
+def _inner_products(settings: Settings, out: Run) -> None:
+    """`gram` against everything that forms gradients, or pushes them forward."""
+    sides = gram_sides(settings)
+    made = {side: np.asarray(call()) for side, call in sides.items()}
+    differences = {side: _difference(made["gram"], made[side]) for side in sides}
+    # every side has run once, and some of them take minutes
+    times = interleave(sides, settings.pair_repetitions, out, warmup=0)
+    ratios = {side: ratio(times, side, "gram") for side in sides}
+    memory = {side: call.temporary_bytes for side, call in sides.items()}
+    entries = sum(leaf.size for leaf in jax.tree.leaves(sides["gram"].arguments[0]))
     out.table(
-        f"Inner products of {n} gradients of {m * m:,} entries",
-        ["side", "time", "temporary memory"],
+        f"Inner products of {settings.pairs} gradients of {entries:,} entries",
+        ["side", "time", "against gram", "temporary memory", "difference"],
         [
-            ["gram", milliseconds(seconds, "gram"), f"{memory['gram'] / 1e6:.1f} MB"],
-            ["vmap(grad), then their products", "not run", f"{memory['jacobians'] / 1e6:.1f} MB"],
+            [
+                side, milliseconds(times, side), show(ratios[side]),
+                f"{memory[side] / 1e6:.1f} MB", f"{differences[side]:.1e}",
+            ]
+            for side in sides
         ],
-    )
-    out.result("inner products", {"seconds": seconds, "temporary_bytes": memory})
+    )  # fmt: skip
+    out.result(
+        "inner products",
+        {
+            "entries": entries, "seconds": times, "time_ratios": ratios,
+            "temporary_bytes": memory, "differences": differences,
+        },
+    )  # fmt: skip
 
 
 def _difference(a: Any, b: Any) -> float:

@@ -123,8 +123,8 @@ def _compare(name: str, program: Program, settings: Settings, out: Run) -> None:
         seconds_to_compile[side] = time.perf_counter() - start
     made = {side: call(program.params, *program.batch)[1] for side, call in compiled.items()}
     differences = {
-        NORMS: _difference(made[NORMS], made[VMAP_NORMS]),
-        CLIPPED: _difference(made[CLIPPED], made[VMAP_CLIPPED]),
+        NORMS: difference(made[NORMS], made[VMAP_NORMS]),
+        CLIPPED: difference(made[CLIPPED], made[VMAP_CLIPPED]),
     }
     times = interleave(
         {side: lambda c=c: c(program.params, *program.batch) for side, c in compiled.items()},
@@ -154,7 +154,7 @@ def _compare(name: str, program: Program, settings: Settings, out: Run) -> None:
     )  # fmt: skip
 
 
-def _difference(a: Any, b: Any) -> float:
+def difference(a: Any, b: Any) -> float:
     """Largest difference of any entry, relative to the largest entry of all."""
     a, b = jax.tree.leaves(a), jax.tree.leaves(b)
     most = max(float(jnp.max(jnp.abs(y))) for y in b)
