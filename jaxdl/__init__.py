@@ -46,6 +46,7 @@ from jaxdl.core.reducers import (
     TwoPass, combine, example_sq_norms, grads, keep, l2_norm, none, per_example, reduce_kept,
     select, total, trace, trace_with,
 )
+from jaxdl.layers.recurrent import gru, lstm, rnn
 from jaxdl.layers.regions import adaptive_pool, pyramid_pool, region_pool
 from jaxdl.core.share import scan_time, tied
 from jaxdl.program.doors import from_function
@@ -67,14 +68,14 @@ __all__ = [
     "critical_batch_size", "dense", "dropout", "elu", "embedding", "example_sq_norms",
     "example_vectors", "explain", "fft_conv", "flatten", "flow", "from_function", "frozen", "gelu",
     "global_pool", "gradient_flow", "gradient_noise", "grads", "gram", "gram_between", "group_norm",
-    "half_squared_error", "hinge", "huber", "identity", "keep", "kl_sparsity", "kron", "l2_norm",
-    "layer_norm", "leaf", "leaky_relu", "locally_connected", "log_softmax", "lp_pool", "map_layers",
-    "max_pool", "maxout", "mean_squared_error", "moments", "named_params", "noise_scale", "none",
-    "per_example", "project", "pyramid_pool", "reduce_kept", "region_pool", "relu", "remat",
-    "repeat", "rms_norm", "scan_time", "select", "self_attention", "serial", "set_statistics",
-    "sigmoid", "silu", "skip", "softmax", "softmax_cross_entropy", "softplus", "summary", "tanh",
-    "tap", "tied", "total", "trace", "trace_with", "value_and_grad", "value_and_reduce",
-    "walk_layers", "weighted_pool",
+    "gru", "half_squared_error", "hinge", "huber", "identity", "keep", "kl_sparsity", "kron",
+    "l2_norm", "layer_norm", "leaf", "leaky_relu", "locally_connected", "log_softmax", "lp_pool",
+    "lstm", "map_layers", "max_pool", "maxout", "mean_squared_error", "moments", "named_params",
+    "noise_scale", "none", "per_example", "project", "pyramid_pool", "reduce_kept", "region_pool",
+    "relu", "remat", "repeat", "rms_norm", "rnn", "scan_time", "select", "self_attention", "serial",
+    "set_statistics", "sigmoid", "silu", "skip", "softmax", "softmax_cross_entropy", "softplus",
+    "summary", "tanh", "tap", "tied", "total", "trace", "trace_with", "value_and_grad",
+    "value_and_reduce", "walk_layers", "weighted_pool",
 ]
 # fmt: on
 # isort: on

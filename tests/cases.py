@@ -30,11 +30,14 @@ from jaxdl import (
     frozen,
     global_pool,
     group_norm,
+    gru,
     layer_norm,
     lp_pool,
+    lstm,
     max_pool,
     remat,
     repeat,
+    rnn,
     scan_time,
     self_attention,
     serial,
@@ -179,6 +182,11 @@ def with_side(x: Draw, features: int) -> Draw:
     return draw
 
 
+def with_lengths(x: Draw, *lengths: int) -> Draw:
+    """Draws a batch of padded sequences of these lengths."""
+    return lambda rng: With(x(rng), {"lengths": np.array(lengths, np.int32)})
+
+
 def gated(features: int) -> Layer:
     """x·w, times the memory where the mask says so: a layer that reads a side input."""
 
@@ -293,6 +301,15 @@ LAYERS = (
     Case("self_attention", self_attention(2), normal(N, 5, 6)),
     Case("self_attention-causal", self_attention(2, causal=True), normal(N, 5, 6)),
     Case("self_attention-heads", self_attention(3, head_features=2), normal(N, 5, 7)),
+    Case("rnn", rnn(3), normal(N, 5, 6)),
+    Case("rnn-relu", rnn(3, activation="relu", truncate=2), normal(N, 5, 6)),
+    Case("rnn-state", rnn(3), pair(normal(N, 3), normal(N, 5, 6))),
+    Case("lstm", lstm(3), normal(N, 5, 6)),
+    Case("lstm-reverse", lstm(3, reverse=True), normal(N, 5, 6)),
+    Case("lstm-peepholes", lstm(3, peepholes=True, truncate=3), normal(N, 5, 6)),
+    Case("lstm-states", lstm(3), pair(pair(normal(N, 3), normal(N, 3)), normal(N, 5, 6))),
+    Case("gru", gru(3), normal(N, 5, 6)),
+    Case("gru-both_ways", branch(gru(3), gru(3, reverse=True), join="concat"), normal(N, 5, 6)),
     Case("conv", conv(5, 3), normal(N, 7, 6, 2)),
     Case("conv-1d", conv(5, 3, rank=1), normal(N, 7, 2)),
     Case("conv-3d", conv(3, (3, 2, 1), rank=3), normal(N, 4, 3, 2, 2)),
@@ -451,6 +468,17 @@ MODELS = (
 
 SIDE = (
     Case("gated", gated(5), with_side(normal(N, 6), 5)),
+    Case("rnn-lengths", rnn(3, lengths=True), with_lengths(normal(N, 5, 6), 5, 1, 3, 4)),
+    Case(
+        "lstm-lengths",
+        lstm(3, lengths=True, reverse=True, peepholes=True),
+        with_lengths(normal(N, 5, 6), 5, 1, 3, 4),
+    ),
+    Case(
+        "gru-lengths",
+        serial(gru(6, lengths=True, truncate=2), gru(3, lengths=True, reverse=True)),
+        with_lengths(normal(N, 5, 6), 5, 1, 3, 4),
+    ),
     Case("serial-side", serial(gated(5), tanh(), gated(5)), with_side(normal(N, 6), 5)),
     Case("serial-unread", serial(dense(5), tanh()), with_side(normal(N, 6), 5)),
     Case("skip-side", skip(serial(dense(5), gated(6))), with_side(normal(N, 6), 6)),

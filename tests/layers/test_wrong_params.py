@@ -30,6 +30,12 @@ LEAVES = {
         jd.self_attention(2, head_features=4), ROWS,
         {"w_qkv": (None, 24), "b_qkv": (24,), "w_out": (8, 6), "b_out": (6,)},
     ),
+    "rnn": (jd.rnn(3), ROWS, {"w_x": (None, 3), "w_h": (3, 3), "b": (3,)}),
+    "lstm": (
+        jd.lstm(3, peepholes=True), ROWS,
+        {"w_x": (None, 12), "w_h": (3, 12), "b": (12,), "p": (3, 3)},
+    ),
+    "gru": (jd.gru(3), ROWS, {"w_x": (None, 9), "w_h": (3, 9), "b": (9,), "b_h": (9,)}),
     "layer_norm": (jd.layer_norm(), ROWS, {"scale": (None,), "shift": (6,)}),
     "rms_norm": (jd.rms_norm(), ROWS, {"scale": (None,)}),
     "group_norm": (jd.group_norm(2), IMAGES, {"scale": (None,), "shift": (4,)}),
