@@ -5,11 +5,11 @@ The model is one of Flax, as anyone would write it: nothing in it knows of this 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen
@@ -88,8 +88,8 @@ def make_task(
 
 
 @jax.jit
-def _step(params, state, x, labels, rows, rate):
-    gradient = jax.grad(lambda params: loss(params, x[rows], labels[rows]).mean())(params)
+def _step(params, state, x, labels, rate):
+    gradient = jax.grad(lambda params: loss(params, x, labels).mean())(params)
     updates, state = _optimiser(rate).update(gradient, state)
     return optax.apply_updates(params, updates), state
 
@@ -106,10 +106,9 @@ def train(
     state, rng, kept = _optimiser(rate).init(params), np.random.default_rng(seed), []
     order = np.concatenate([rng.permutation(rows) for _ in range(1 + steps * 64 // len(rows))])
     at = {round((i + 1) * steps / checkpoints) for i in range(checkpoints)}
-    x, labels = jnp.asarray(task.x), jnp.asarray(task.labels)
     for step in range(1, steps + 1):
         batch = order[(step - 1) * 64 : step * 64]
-        params, state = _step(params, state, x, labels, batch, rate)
+        params, state = _step(params, state, task.x[batch], task.labels[batch], rate)
         if step in at:
             kept.append(params)
     return kept
@@ -127,6 +126,7 @@ def accuracy(params: Any, task: Task) -> float:
     return float((guesses(params, task.x_test) == task.y_test).mean())
 
 
+@functools.cache
 def reductions(projections: int) -> Callable[..., Any]:
     """A function (params, x, labels) -> (losses, ‖∇ᵢ‖², projections), from one backward pass."""
     reduce = jaxdl.combine(

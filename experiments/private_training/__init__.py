@@ -19,7 +19,7 @@ import numpy as np
 from experiments.framework.run import Run
 from experiments.framework.settings import Above0, Bound, Checked, Count, CountOr0, at_least
 from experiments.private_training import accounting, pictures
-from experiments.private_training.attack import Attacked, attack
+from experiments.private_training.attack import Attacked, attack_networks
 from experiments.private_training.training import PLAIN, WAYS, Recipe, Split, load, train
 from experiments.private_training.training import accuracy as accuracy_of
 
@@ -220,7 +220,7 @@ def membership(settings: Settings, out: Run, split: Split) -> None:
     found: dict[str, Attacked] = {}
     rows, epsilons = [], {}
     for name, recipe in out.progress(recipes.items(), "attacks"):
-        this = found[name] = attack(split, recipe, settings.members, settings.attack_seeds)
+        this = found[name] = attack_networks(split, recipe, settings.members, settings.attack_seeds)
         epsilons[name] = accounting.epsilon(recipe, settings.members)
         bound = accounting.largest_advantage(epsilons[name])
         rows.append([

@@ -16,7 +16,8 @@ from experiments.private_training.training import Recipe, Split
 
 @dataclass
 class Attacked:
-    """One way to train, of several seeds: losses (seeds, examples) of members and of others."""
+    """One way to train, of several seeds: losses (seeds, examples) of members and of others, or
+    what rises with them."""
 
     members: np.ndarray
     others: np.ndarray
@@ -51,14 +52,14 @@ def rates(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return thresholds, true, false
 
 
-def attack(split: Split, recipe: Recipe, members: int, seeds: int) -> Attacked:
+def attack_networks(split: Split, recipe: Recipe, members: int, seeds: int) -> Attacked:
     """Train on a few images until they are known by heart, and compare them with as many others."""
     inside, outside, learned, general = [], [], [], []
     for seed in range(seeds):
         rows = np.random.default_rng(seed).permutation(len(split.x))[: 2 * members]
         few = split._replace(x=split.x[rows[:members]], labels=split.labels[rows[:members]])
         params = training.train(few, recipe, seed)
-        both = training.losses(params, split.x[rows], split.labels[rows])
+        both = training.odds_against(params, split.x[rows], split.labels[rows])
         inside.append(both[:members])
         outside.append(both[members:])
         learned.append(training.accuracy(params, few.x, few.labels))

@@ -51,7 +51,7 @@ def noise(
         else:
             axes.set_xlabel("noise multiplier σ (to the right: more private)")
             axes.set_xticks(sigmas, [f"{sigma:g}" for sigma in sigmas], minor=False)
-        axes.margins(x=0.12)
+        axes.margins(x=0.16, y=0.1)
         axes.set_title(name)
         open_graphs(axes, grid=True)
     panels[0][0].set_ylabel("test accuracy, %")
@@ -65,7 +65,7 @@ def noise(
 def batches(out: Run, found: Mapping[str, Mapping[str, Mapping[int, Runs]]], target: float) -> None:
     """Accuracy over the expected batch at one ε: (data set, what is kept equal) -> by batch."""
     fig, panels = plt.subplots(
-        1, len(found), figsize=(4.9 * len(found), 3.5), squeeze=False, layout="constrained"
+        1, len(found), figsize=(1.6 + 4.2 * len(found), 3.3), squeeze=False, layout="constrained"
     )
     for axes, (name, by_way) in zip(panels[0], found.items(), strict=True):
         for (way, by_batch), color, line in zip(
@@ -84,7 +84,7 @@ def batches(out: Run, found: Mapping[str, Mapping[str, Mapping[int, Runs]]], tar
         axes.margins(x=0.12)
         open_graphs(axes, grid=True)
     panels[0][0].set_ylabel("test accuracy, %")
-    panels[0][0].legend(frameon=False, loc="lower right")
+    fig.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     caption = (
         f"Every training has ε = {target:g}: larger batches take more noise. With as many steps "
         "they also see more examples; with as many examples they take fewer steps."

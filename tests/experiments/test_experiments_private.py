@@ -89,6 +89,15 @@ def test_an_attack_on_known_losses():
     assert true[0] == false[0] == 0 and true[-1] == false[-1] == 1
 
 
+def test_odds_rise_with_the_loss(digits, params):
+    x, labels = digits.x[:20], digits.labels[:20]
+    odds = training.odds_against(params, x, labels)
+    losses = training.loss(params, x, labels, 1.0)
+    np.testing.assert_allclose(np.log1p(np.exp(odds)), losses, rtol=1e-5)
+    sure = jax.tree.map(lambda p: 1000 * p, params)  # every loss is 0 or large
+    assert len(np.unique(training.odds_against(sure, x, labels))) == 20
+
+
 def test_largest_advantage():
     assert accounting.largest_advantage(None) is None
     assert accounting.largest_advantage(float("inf")) == 1
