@@ -7,7 +7,33 @@ between examples, which random projections keep (LoGra, Choe et al. 2024, arXiv:
 so of vectors of one length, corrected for what all gradients share (TrackStar, Chang et al. 2024,
 arXiv:2410.17413).
 
-What was found: see below.
+What was found, with 8 % of the labels of 8,000 images of Fashion-MNIST changed, at random or among
+shirt, T-shirt, pullover and coat, and a small convolutional network of Flax; average precision,
+mean of 3 seeds, 0.08 for a ranking at random:
+
+- Self-influence finds labels changed at random (0.76) and few of the confusable ones (0.36). The
+  loss summed over the same checkpoints, for which forward passes are enough, is better in both
+  (0.90 and 0.73); the loss at the end is worse in one and better in the other (0.67 and 0.60). A
+  gradient is large where the label is unlikely, and larger still where the network is sure: at the
+  same loss (2 to 6 in sum, one seed) the median of ‖∇‖² is 1,400 for boots and sandals that are
+  labelled right, and 250 for pullovers and coats.
+- Opponents of held-out mistakes are little better than chance (0.13 and 0.14). Opponents of all
+  1,000 held-out images, by cosine, come to 0.83 and 0.60. But the right labels of these images
+  alone do more: the loss under a network trained on nothing else gives 0.86 and 0.69.
+- Length 1 helps where all held-out images are asked together (0.69 to 0.83, 0.34 to 0.60), and
+  spoils what single mistakes say: of their ten worst opponents 57 and 42 % are changed, by cosine
+  18 and 18 %, normalised as TrackStar does 9 and 12 %. Length is what gives wrong labels away;
+  TrackStar looks for facts in text, where it is in the way. Of the ten of highest loss with the
+  label that the image was taken for, alike or not, 98 and 67 % are changed.
+- Left out and trained again, test accuracy rises from 81.9 % (at random) and 82.7 % (confusable) to
+  84.7 and 84.4 % by summed loss, 84.5 and 83.2 % by opponents, 84.1 and 83.2 % by self-influence.
+  Without all changed labels, and no others, it is 85.4 and 84.7 %; as many left out at random give
+  81.2 and 82.6 %.
+- Norms and projections of every example take 1.6 times as long as the plain gradient: four
+  checkpoints cost 6.5 epochs of gradients, where the training has 8.
+
+It takes about 7 minutes of processor time. Precision counts only what was changed here, and
+Fashion-MNIST has wrong labels of its own.
 """
 
 from __future__ import annotations

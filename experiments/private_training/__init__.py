@@ -5,7 +5,28 @@ larger batches pay at the same ε; clipping each layer by itself is another choi
 2018, arXiv:1710.06963, with C/√L each). Clipping bounds what an example does, and hides nobody: a
 threshold on the loss tells members from others (Yeom et al. 2018, arXiv:1709.01604).
 
-What was found: see below.
+What was found, with a small convolutional network of Flax, the same learning rate for every noise,
+5 seeds of digits (1,437 of 8×8 pixels) and 3 of Fashion-MNIST (60,000 at 14×14), δ = 1e-5:
+
+- Accuracy falls with the noise, at fixed steps, and clipping itself costs little. Digits: 97.6 %
+  without both, 96.8 % clipped, 93.7 % at σ = 1 (ε = 9.6), 86.7 % at σ = 4 (1.3), 76.0 % at σ = 8
+  (0.61). Fashion-MNIST, of which each step sees a smaller share: 85.8, 85.4, 79.5 (ε = 0.97), 73.7
+  (0.068) and 70.2 % (0.031).
+- Larger batches pay at ε = 2 if there are as many steps: from a quarter to four times the usual
+  batch 84.8, 88.9, 89.8 % of digits and 75.2, 80.6, 83.8 % of Fashion-MNIST. If they may see only
+  as many examples, the usual batch is best: 87.2, 88.9, 84.7 % and 75.8, 80.6, 80.2 %. The largest
+  have the least noise for each example, and too few steps.
+- Clipping each of 3 layers to C/√3 gives what the whole norm gives (93.7 and 93.7 % at C = 1), each
+  of 6 parameters to C/√6 a little less (92.2 %). C hardly matters between 0.1 and 10, since Adam
+  takes out its scale.
+- Clipping is not privacy. Of networks trained on 250 images until they know them by heart, a
+  threshold on the loss tells members from others with an area of 0.67 under the curve and an
+  advantage of 0.45 without clipping, 0.67 and 0.47 clipped only, 0.60 and 0.19 at σ = 1, 0.57 and
+  0.12 at σ = 4 (ε = 4.9, which forbids only what is above 0.98). The test accuracy falls from 73.9
+  to 58.5 % on the way. That one simple attack finds little proves nothing; ε does.
+
+It takes about 7 minutes of processor time. Without the package dp-accounting, which is optional, no
+ε is computed and batches are not compared; everything else runs.
 """
 
 from __future__ import annotations

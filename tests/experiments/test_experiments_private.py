@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from experiments import private_training
+from experiments.framework.cli import main
 from experiments.private_training import accounting, attack, training
 from experiments.private_training.training import Recipe
-from tests.experiments.running import drawn, log, run
+from tests.data.fashion_files import hide_all
+from tests.experiments.running import drawn, log, record, run
 
 SMALL = private_training.Settings(
     data=("digits",), sigmas=(1.0, 4.0), digits_batch=16, digits_steps=3, digits_seeds=2,
@@ -125,9 +127,9 @@ def test_private_training_without_accounting(tmp_path, monkeypatch):
 def test_batches_at_one_epsilon(digits, tmp_path, monkeypatch):
     """With an account that stands in for the library: σ in proportion to the batch."""
     monkeypatch.setattr(accounting, "noise_for", lambda target, recipe, n: 20 * recipe.batch / n)
-    with private_training.Run("part", SMALL, tmp_path / "run") as out:
-        private_training.batches(SMALL, out, {"digits": digits})
-        results = out._record["results"]
+    parts = {"digits": digits}
+    found = record(tmp_path / "run", lambda out: private_training.batches(SMALL, out, parts))
+    results = found["results"]
     assert list(results["accuracy_by_batch"]["digits"]["as many steps"]) == ["4", "16", "64"]
     sigma = results["sigma_by_batch"]["digits"]["as many examples"]
     assert sigma["64"] == pytest.approx(16 * sigma["4"])
@@ -161,3 +163,10 @@ def test_settings_of_private_training(tmp_path):
         run(private_training, settings, tmp_path / "batch")
     with pytest.raises(ValueError, match=r"members must be at most 718, .* got 800; take less"):
         run(private_training, replace(SMALL, members=800), tmp_path / "members")
+
+
+@pytest.mark.parametrize("name", ["influence", "private_training"])
+def test_without_fashion_mnist_it_says_what_to_do(name, monkeypatch, tmp_path, capsys):
+    hide_all(monkeypatch, tmp_path)
+    assert main([name, "--out", str(tmp_path / "run")]) == 1
+    assert "set JAXDL_DATA to their folder" in capsys.readouterr().err
