@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.influence.training import Seen
+from experiments.influence.training import Seen, Task
 
 RANDOM, LOSS, LOSSES, ALONE, NORM, SELF, OF_MISTAKES, *_ = METHODS = (
     "at random", "loss at the end", "loss, summed", "loss by the held-out alone",
@@ -87,6 +87,17 @@ def precisions(scores: np.ndarray, changed: np.ndarray) -> np.ndarray:
 def average_precision(scores: np.ndarray, changed: np.ndarray) -> float:
     """The mean of the precision at each changed label."""
     return float(precisions(scores, changed)[changed[ranked(scores)]].mean())
+
+
+def norms_at_like_loss(
+    suspicion: dict[str, np.ndarray], task: Task, checkpoints: int
+) -> dict[int, tuple[int, float]]:
+    """By class, of examples labelled right whose mean loss is ½ … 1½: how many there are, and the
+    median of ‖∇‖² summed over checkpoints."""
+    losses = suspicion[LOSSES] / checkpoints
+    alike = ~task.changed & (losses >= 0.5) & (losses <= 1.5)
+    rows = {int(k): alike & (task.labels == k) for k in np.unique(task.labels[alike])}
+    return {k: (int(of.sum()), float(np.median(suspicion[SELF][of]))) for k, of in rows.items()}
 
 
 def culprits(

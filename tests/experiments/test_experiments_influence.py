@@ -95,6 +95,15 @@ def test_preconditioned_vectors_are_uncorrelated():
     np.testing.assert_allclose(white.T @ white / 500, np.eye(3), atol=1e-9)
 
 
+def test_norms_are_compared_at_like_loss(task):
+    n, checkpoints = len(task.x), 2
+    task = task._replace(labels=np.arange(n) % 3, changed=np.arange(n) < 30)
+    losses = np.where(np.arange(n) % 2, 2.0, 0.1)  # summed: every second one is in the range
+    by = {scores.LOSSES: losses, scores.SELF: 10.0 * task.labels + losses}
+    found = scores.norms_at_like_loss(by, task, checkpoints)
+    assert found == {k: (45, 10.0 * k + 2) for k in range(3)}
+
+
 def test_precision():
     changed = np.array([False, True, False, True])
     suspect = np.array([0.1, 0.9, 0.8, 0.7])  # ranked 1, 2, 3, 0
@@ -115,6 +124,7 @@ def test_influence(tmp_path):
             influence.NOTHING, *influence.LEFT_OUT, influence.TRUTH
         ]  # fmt: skip
     assert "time_over_gradient" not in results
+    assert set(results["sq_norm_at_like_loss"]) <= set(training.NAMES["digits"])
     assert drawn(tmp_path / "run", "precision", "accuracy", "mistakes")
     assert len(log(tmp_path / "run")) == 12
 
