@@ -138,15 +138,6 @@ def test_what_it_costs(task, tmp_path):
     assert set(ratios) == {"norms", "both"} and 0 < ratios["both"]["median"] < 100
 
 
-def test_settings_of_influence():
-    with pytest.raises(ValueError, match="influence: checkpoints must be at most epochs"):
-        influence.Settings(epochs=2, checkpoints=3)
-    with pytest.raises(ValueError, match="influence: share must be above 0, got 0"):
-        influence.Settings(share=0.0)
-    with pytest.raises(ValueError, match="influence: retrained must be at most seeds"):
-        influence.Settings(seeds=1)
-
-
 def test_more_images_than_there_are(tmp_path):
     settings = influence.Settings(data="digits", images=1400, held_out=100)
     with pytest.raises(ValueError, match=r"at most 1437, .* digits, got 1500; take fewer"):

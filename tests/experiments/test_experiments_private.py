@@ -149,13 +149,7 @@ def test_epsilon():
     assert accounting.epsilon(replace(recipe, per="none"), 1437) == float("inf")
 
 
-def test_settings_of_private_training(tmp_path):
-    with pytest.raises(ValueError, match="private_training: sigmas must be above 0"):
-        private_training.Settings(sigmas=(0.0, 1.0))
-    with pytest.raises(ValueError, match="private_training: data must name one or two data sets"):
-        private_training.Settings(data=("digits", "digits"))
-    with pytest.raises(ValueError, match="attack_seeds must not be 1"):
-        private_training.Settings(attack_seeds=1)
+def test_more_than_there_are_digits(tmp_path):
     settings = replace(SMALL, digits_batch=400)
     with pytest.raises(
         ValueError, match=r"digits_batch must be at most 359, .* got 400; take less"
