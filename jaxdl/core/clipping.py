@@ -22,7 +22,7 @@ from jax import Array, lax
 
 from jaxdl.core.example_norms import example_sq_norms
 from jaxdl.core.examples import scaled, summed
-from jaxdl.core.reducer import Factors, Reducer, TwoPass, per_example
+from jaxdl.core.reducer import Factors, Reducer, TwoPass, per_example, per_layer
 from jaxdl.core.reducers import total
 from jaxdl.numerics.dtypes import wide
 
@@ -45,11 +45,12 @@ def clipped_sum(max_norm: float | Array, *, per: Per = "model") -> Reducer:
         before any sum is: a reducer of two passes, `TwoPass`. "layer": that of the parameters of a
         leaf together; "parameter": that of each alone. Both are done in one pass, and the norm of
         an example's part in the sum is at most C·√(layers, or parameters; those of a stack count
-        one by one).
+        one by one). `value_and_reduce` meets parameters one by one and refuses "layer"; keep the
+        factors there, and `reduce_kept` takes each dict of parameters for a layer.
 
     Raises:
       ValueError: `max_norm` is not above 0; unknown `per`.
-      FactorError (when used): as `example_sq_norms`.
+      FactorError (when used): as `example_sq_norms`; "layer" where a parameter comes alone.
     """
     if isinstance(max_norm, (int, float)) and not max_norm > 0:
         raise ValueError(
@@ -60,7 +61,8 @@ def clipped_sum(max_norm: float | Array, *, per: Per = "model") -> Reducer:
     if per == "model":
         weights = partial(_weights_of_model, max_norm=max_norm)
         return TwoPass("clipped_sum", example_sq_norms, weights, _sum)
-    return per_example(partial(_clip_here, max_norm=max_norm, together=per == "layer"))
+    clip = per_example(partial(_clip_here, max_norm=max_norm, together=per == "layer"))
+    return per_layer(clip) if per == "layer" else clip
 
 
 def clip_weights(sq_norms: Array, max_norm: float | Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 from jax import Array
 
-from jaxdl.core.factor import Factor
+from jaxdl.core.factor import Factor, FactorError
 from jaxdl.core.identity import SameByParts
 
 Factors = Mapping[str, Factor]
@@ -33,6 +33,27 @@ def needs_examples(reducer: Callable[..., Any]) -> bool:
     if hasattr(reducer, "needs_examples"):
         return reducer.needs_examples  # type: ignore[attr-defined]
     return isinstance(reducer, functools.partial) and needs_examples(reducer.func)
+
+
+def per_layer(reducer: R) -> R:
+    """Say of a reducer that it needs all parameters of a layer together: one alone is refused."""
+    reducer.needs_layer = True  # type: ignore[attr-defined]
+    return reducer
+
+
+def needs_layer(reducer: Callable[..., Any]) -> bool:
+    """Whether a reducer has said that it needs all parameters of a layer together."""
+    return getattr(reducer, "needs_layer", False)
+
+
+def check_alone(path: str, reducer: Callable[..., Any]) -> None:
+    """Raise FactorError unless `reducer` takes a parameter that comes without its layer."""
+    if needs_layer(reducer):
+        raise FactorError(
+            f"{path or 'params'}: the reducer needs all parameters of a layer together, but this "
+            "one comes alone, as those of a program do; keep the factors (reduce=keep), with a "
+            "dict of parameters for each layer, and give the reducer to reduce_kept"
+        )
 
 
 def like_reducer(reducer: Callable[..., Any]) -> Callable[[R], R]:

@@ -30,10 +30,13 @@ from jaxdl.core.reducer import (
     Factors,
     Reducer,
     TwoPass,
+    check_alone,
     check_reducer,
     like_reducer,
     needs_examples,
+    needs_layer,
     per_example,
+    per_layer,
 )
 from jaxdl.core.viewed_factors import Moved, Pulled, Steps, Used
 from jaxdl.numerics.dtypes import wide
@@ -157,6 +160,8 @@ def combine(**reducers: Reducer) -> Reducer:
     def combined(params: dict[str, Array], factors: Factors, slots: Any = None) -> Combined:
         return Combined({name: r(params, factors, slots) for name, r in pairs})
 
+    if any(needs_layer(r) for _, r in pairs):
+        per_layer(combined)
     return per_example(combined) if any(needs_examples(r) for _, r in pairs) else combined
 
 
@@ -291,6 +296,7 @@ def _holds_factor(tree: Any) -> bool:
 def _reduce_tree(reduce: Reducer, params: Any, kept: Any, slots: Any, path: str) -> Any:
     """Parameters that are no layer's dict (a tuple, a dataclass, a program's): each for itself,
     under the last part of its path, as where it is reduced at once."""
+    check_alone(path, reduce)
     placed, tree = jax.tree_util.tree_flatten_with_path(
         kept, is_leaf=lambda node: isinstance(node, Factor)
     )

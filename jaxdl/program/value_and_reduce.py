@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from jaxdl.core.composed_factors import Stacked, stack_factors
 from jaxdl.core.factor import Factor, FactorError
-from jaxdl.core.reducer import TwoPass, check_reducer
+from jaxdl.core.reducer import TwoPass, check_alone, check_reducer
 from jaxdl.core.reducers import Reducer, entry_of, grads, keep, weighted
 from jaxdl.program.arguments import Arguments, read_arguments
 from jaxdl.program.opened import Traced, run, trace
@@ -238,6 +238,7 @@ def reduce_one(reduce: Reducer, path: str, param: Array, factor: Factor, slot: A
         layers = (param, factor.factor, slot)
         return stack_factors(lax.map(lambda one: reduce_one(reduce, path, *one), layers))
     name = path or "params"
+    check_alone(path, reduce)
     try:
         reduced = reduce({name: param}, {name: factor}, None if slot is None else {name: slot})
     except FactorError as error:

@@ -81,6 +81,13 @@ REFUSED = {
     "inception_cost": [
         ({"repetitions": 0}, "repetitions must be at least 1, got 0; the default is 15"),
     ],
+    "influence": [
+        ({"images": 10}, "influence: images must be at least 64, got 10; the default is 8000"),
+        ({"epochs": 2}, r"checkpoints must be at most epochs \(2\), got 4; take less"),
+        ({"share": 0.0}, "influence: share must be above 0, got 0.0; the default is 0.08"),
+        ({"share": 1.5}, r"influence: share is a share in \[0, 1\), got 1.5"),
+        ({"seeds": 1}, r"retrained must be at most seeds \(1\), got 3; take less"),
+    ],
     "linear_collapse": [
         ({"layers": 0}, "linear_collapse: layers must be at least 1, got 0"),
         ({"width": 0}, "width must be at least 1, got 0"),
@@ -114,6 +121,13 @@ REFUSED = {
         ({"filters_seeds": 0}, "pooling: filters_seeds must be at least 1, got 0; the default is"),
         ({"sizes_epochs": -1}, "pooling: sizes_epochs must not be negative, got -1; 0 is none"),
         ({"length": 3}, "length must be at least 100, got 3"),
+    ],
+    "private_training": [
+        ({"sigmas": (0.0, 1.0)}, r"sigmas must be above 0, got \(0\.0, 1\.0\); the default is"),
+        ({"clips": ()}, r"private_training: clips must be above 0, got \(\); the default is"),
+        ({"data": ("digits",) * 2}, r"data must name one or two data sets, got \('digits', 'di"),
+        ({"attack_seeds": 1}, "attack_seeds must not be 1, got 1; the default is 6"),
+        ({"epsilon": 0.0}, "private_training: epsilon must be above 0, got 0.0"),
     ],
     "sharing_and_sparsity": [
         (

@@ -234,6 +234,23 @@ def reducer_of_a_whole_layer():
     run(loss, W, X, reduce=of_a_layer)
 
 
+@bad(FactorError, "w: the reducer needs all parameters of a layer together", "comes alone",
+     "reduce=keep")  # fmt: skip
+def clipping_of_layers():
+    run(loss, W, X, reduce=jaxdl.clipped_sum(1.0, per="layer"))
+
+
+@bad(FactorError, "w: the reducer needs all parameters of a layer together", "reduce_kept")
+def clipping_of_layers_beside_another():
+    run(loss, W, X, reduce=jaxdl.combine(a=jaxdl.grads, b=jaxdl.clipped_sum(1.0, per="layer")))
+
+
+@bad(FactorError, "params: the reducer needs all parameters of a layer together", "a dict of")
+def clipping_of_layers_that_are_none():
+    kept = jaxdl.value_and_reduce(lambda p, x: loss(p[0], x), jaxdl.keep)((W,), X)[1]
+    jaxdl.reduce_kept(jaxdl.clipped_sum(1.0, per="layer"), (W,), kept)
+
+
 def no_outer(params, factors, slots=None):
     if any(isinstance(factor, Outer) for factor in factors.values()):
         raise FactorError("no_outer cannot reduce an Outer; use another")

@@ -55,6 +55,23 @@ def check(loss, params, *batch, in_axes: Any = 0, **settings):
     close(jaxdl.select(tree, "norms"), sq_norms(gradients))
 
 
+def test_clipping_of_layers_of_a_program():
+    """Each dict of parameters is a layer; the gradients of single examples say the same."""
+
+    def two(params, x, y):
+        return loss(params["last"], jnp.tanh(x @ params["first"]["w"] + params["first"]["b"]), y)
+
+    params, c = {"first": {"w": normal(D, 3, 3, seed=1), "b": normal(D, 3)}, "last": P}, 1.0
+    kept = jaxdl.value_and_reduce(two, jaxdl.keep)(params, X, Y)[1]
+    got = jaxdl.reduce_kept(jaxdl.clipped_sum(c, per="layer"), params, kept)
+    want = {}
+    for name, layer in each(two, params, X, Y)[1].items():
+        weights = jnp.minimum(1, c / jnp.sqrt(sum(jax.tree.leaves(sq_norms(layer)))))
+        assert 0 < jnp.sum(weights < 1) < N
+        want[name] = jax.tree.map(lambda g, w=weights: jnp.tensordot(w, g, 1), layer)
+    close(got, want)
+
+
 # --- where the examples are ---------------------------------------------------------------------
 
 
