@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.ticker import NullFormatter
 
 from experiments.framework.drawing import open_graphs
 
@@ -10,10 +11,11 @@ COLORS = {"natural gradient": "#a3331c", "Adam": "#2b5c8a"}
 
 def errors(out, seen):
     fig, panels = plt.subplots(1, 2, figsize=(10.5, 4.2), sharey=True, layout="constrained")
-    for axes, key, words in zip(panels, ("seconds", "steps"), ("seconds", "steps"), strict=True):
+    for axes, key in zip(panels, ("seconds", "steps"), strict=True):
         for name, course in seen.items():
             axes.loglog(course[key], course["error"], color=COLORS[name], lw=2, label=name)
-        axes.set_xlabel(words)
+        axes.set_xlabel(key)
+        axes.xaxis.set_minor_formatter(NullFormatter())
         open_graphs(axes, grid=True)
     panels[0].set_ylabel("relative L2 error")
     panels[0].legend(frameon=False)
@@ -37,7 +39,7 @@ def maps(out, exact, found):
         shown = axes.imshow(off.T, origin="lower", extent=(0, 1, 0, 1), cmap="RdBu_r", vmin=-most,
                             vmax=most)  # fmt: skip
         axes.set_title(f"error of {name}")
-        bar = fig.colorbar(shown, ax=axes, shrink=0.85, format="%.0e")
+        bar = fig.colorbar(shown, ax=axes, shrink=0.85, format="%.1e")
         bar.ax.tick_params(labelsize=8)
     for axes in panels:
         axes.set(xticks=(0, 1), yticks=(0, 1))

@@ -48,7 +48,7 @@ class Settings(Checked):
     windows: Count = 8
     """Stretches of steps over which the noise scale is averaged."""
     measured: Annotated[Counts, at_least(2)] = (16, 128, 1024)
-    """Batch sizes at which the noise scale is measured in training; the last one's foretells."""
+    """Batch sizes of the runs in which the noise scale is measured."""
     hessian_examples: Count = 64
     """Gradients by which tr HΣ is estimated."""
     most: Annotated[int, at_least(20)] = 12000
@@ -142,18 +142,20 @@ def measure(settings, out, sgd, init, loss, data):
         course = noise_through_training(
             init, loss, data, batch, float(sgd["rates"][i]), settings.target, most
         )
-        of_seeds = []
+        of_seeds, at_once = [], []
         for seed in reversed(range(settings.seeds)):  # the course shown is that of the first
             losses, noise, params = course(seed)
             ends, estimated = windows(noise, settings.windows)
             weights = np.diff(ends) / ends[-1]
             of_seeds.append(float(weights @ estimated))
+            at_once.append(windows(noise, 1)[1][0])
         middles = (ends[:-1] + ends[1:]) // 2
         at = [exact(jax.tree.map(lambda a, m=m: a[m], params)) for m in middles]
         simple, hessian = np.array(at, float).T
         courses[batch] = {
             "steps": ends[-1], "ends": ends, "loss": losses[middles], "estimated": estimated,
             "exact": simple, "with_hessian": hessian, "mean_of_seeds": of_seeds,
+            "at_once_of_seeds": at_once,
             "mean": {
                 "estimated": float(np.mean(of_seeds)), "exact": weights @ simple,
                 "with_hessian": weights @ hessian,
@@ -162,18 +164,20 @@ def measure(settings, out, sgd, init, loss, data):
         rows.append([
             batch, ends[-1], f"{estimated[0]:.0f} … {estimated[-1]:.0f}",
             f"{np.mean(of_seeds):.0f} ({min(of_seeds):.0f} … {max(of_seeds):.0f})",
+            f"{np.mean(at_once):.0f}",
             f"{weights @ simple:.0f}", f"{weights @ hessian:.0f}",
         ])  # fmt: skip
     out.heading("The noise scale through training")
     out.text(
         "tr Σ/|G|² from the norms of the examples of each step's own batch, as "
         f"`jaxdl.critical_batch_size` has it for {settings.windows} stretches of steps, their mean "
-        f"over the steps, and over {settings.seeds} seeds. Beside it, for one seed, at the middle "
-        "of each stretch, the same over all training digits at once, and with the Hessian as the "
-        "theory has it before it takes H for a multiple of the identity: tr HΣ/GᵀHG."
+        f"over the steps, and over {settings.seeds} seeds; then from all steps at once. Beside it, "
+        "for one seed, at the middle of each stretch, the same over all training digits at once, "
+        "and with the Hessian as the theory has it before it takes H for a multiple of the "
+        "identity: tr HΣ/GᵀHG."
     )
     columns = ["batch", "steps", "first … last stretch", "mean (lowest … highest seed)",
-               "mean, all digits", "mean, with the Hessian"]  # fmt: skip
+               "steps at once", "mean, all digits", "mean, with the Hessian"]  # fmt: skip
     out.table("Noise scale of a run of SGD to the target", columns, rows)
     out.result("noise_scale", {str(batch): course for batch, course in courses.items()})
     pictures.courses(out, courses)
@@ -181,37 +185,33 @@ def measure(settings, out, sgd, init, loss, data):
 
 
 def compare(settings, out, found, courses):
-    """The batch size that the runs show, beside the one that was foretold."""
-    predicted = courses[settings.measured[-1]]["mean"]
-    words = {
-        "estimated": "tr Σ/|G|², estimated in training", "exact": "… over all training digits",
-        "with_hessian": "with the Hessian, tr HΣ/GᵀHG",
-    }  # fmt: skip
-    rows, factors = [], {}
+    """The batch size that the runs show, beside those that were foretold."""
+    rows, factors, off = [], {}, {}
     for name, values in found.items():
         low, high = min(values["B_crit_of_seeds"]), max(values["B_crit_of_seeds"])
         rows.append([f"{name}, fitted E_min/S_min", f"{values['B_crit']:.1f}",
-                     f"{low:.1f} … {high:.1f} by seed"])  # fmt: skip
-    for key, value in predicted.items():
-        factors[key] = float(value / found["SGD"]["B_crit"])
-        rows.append([words[key], f"{value:.0f}", f"{factors[key]:.1f} × that of SGD"])
+                     f"{low:.1f} … {high:.1f} by seed", ""])  # fmt: skip
+        fitted = values["S_min"] + values["E_min"] / values["batch_sizes"]
+        logs = np.log(fitted / values["steps"].mean(axis=1))
+        off[name] = float(np.exp(np.abs(logs).max()))
+    for batch, course in courses.items():
+        scale = course["mean"]["estimated"]
+        factors[str(batch)] = {
+            name: float(scale / values["B_crit"]) for name, values in found.items()
+        }
+        rows.append([f"noise scale in a run of batch {batch}", f"{scale:.0f}", *(
+            f"{factor:.1f} × that of {name}" for name, factor in factors[str(batch)].items()
+        ), *[""] * (2 - len(found))])  # fmt: skip
     out.heading("Foretold and found")
-    out.table(
-        f"Critical batch size, to a loss of {settings.target:g}", ["", "batch size", ""], rows
-    )
-    off = {
-        name: float(np.max(np.abs(np.log(
-            (v["S_min"] + v["E_min"] / v["batch_sizes"]) / v["steps"].mean(axis=1)
-        )))) for name, v in found.items()
-    }  # fmt: skip
+    columns = ["", "batch size", "", ""]
+    out.table(f"Critical batch size, to a loss of {settings.target:g}", columns, rows)
     out.text("; ".join(
-        f"{name}: the fitted hyperbola is within a factor of {np.exp(v):.2f} of every point"
-        for name, v in off.items()
+        f"{name}: the fitted hyperbola is within a factor of {factor:.2f} of every batch size"
+        for name, factor in off.items()
     ) + ".")  # fmt: skip
-    out.result("predicted", predicted)
-    out.result("predicted_over_fitted", factors)
-    out.result("largest_factor_off_the_fit", {name: float(np.exp(v)) for name, v in off.items()})
-    pictures.hyperbolas(out, found, predicted["estimated"])
+    out.result("measured_over_fitted", factors)
+    out.result("largest_factor_off_the_fit", off)
+    pictures.hyperbolas(out, found, [c["mean"]["estimated"] for c in courses.values()])
 
 
 def cost(settings, out, init, loss, data):
