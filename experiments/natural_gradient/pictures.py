@@ -14,13 +14,13 @@ def errors(out, seen):
     for axes, key in zip(panels, ("seconds", "steps"), strict=True):
         for name, course in seen.items():
             axes.loglog(course[key], course["error"], color=COLORS[name], lw=2, label=name)
-        axes.set_xlabel(key)
+        axes.set_xlabel("seconds of processor time" if key == "seconds" else key)
         axes.xaxis.set_minor_formatter(NullFormatter())
         open_graphs(axes, grid=True)
     panels[0].set_ylabel("relative L2 error")
     panels[0].legend(frameon=False)
     caption = (
-        "Error of the solution on a grid, by the time that each solver has used and by its steps. "
+        "Error of the solution on a grid, by the time that each solver has used, and by its steps. "
         "Adam has the best of the learning rates tried, falling to zero at the end."
     )
     out.figure("errors", fig, caption)

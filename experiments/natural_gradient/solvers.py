@@ -9,7 +9,7 @@ its entries for weights. Both come of one backward pass: a reducer of two passes
 """
 
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import jax
@@ -48,9 +48,13 @@ class Solver:
     """Of one call of `advance`."""
     rate: float = 1.0
     seconds: float = 0.0
+    """Of processor time."""
+    wall: float = 0.0
     seen: dict[str, list] = field(
-        default_factory=lambda: {"seconds": [], "steps": [], "loss": [], "error": []}
-    )
+        default_factory=lambda: {
+            "seconds": [], "wall": [], "steps": [], "loss": [], "error": []
+        }
+    )  # fmt: skip
 
 
 def natural_gradient(residual, params, x, inside, halvings):
@@ -95,18 +99,20 @@ def adam(residual, params, x, inside, rate, steps):
 
 
 def race(solvers, budget, error):
-    """All advance until each has used its seconds. Whoever has used least is next, so that what
-    else goes on in the machine troubles all alike. Compiling and judging are not counted."""
+    """All advance until each has used its seconds of processor time, which count also where
+    others work on the machine. Who has used least is next. Compiling and judging are not counted.
+    """
     for solver in solvers:
         jax.block_until_ready(solver.advance(solver.params, solver.state, 0.0))
     while (solver := min(solvers, key=lambda s: s.seconds)).seconds < budget:
-        start = perf_counter()
+        start, wall = process_time(), perf_counter()
         new = solver.advance(solver.params, solver.state, min(solver.seconds / budget, 1.0))
         solver.params, solver.state, loss = jax.block_until_ready(new)
-        solver.seconds += perf_counter() - start
+        solver.seconds += process_time() - start
+        solver.wall += perf_counter() - wall
         done = solver.seen["steps"][-1] if solver.seen["steps"] else 0
         for name, value in (
-            ("seconds", solver.seconds), ("steps", done + solver.steps), ("loss", float(loss)),
-            ("error", float(error(solver.params))),
+            ("seconds", solver.seconds), ("wall", solver.wall), ("steps", done + solver.steps),
+            ("loss", float(loss)), ("error", float(error(solver.params))),
         ):  # fmt: skip
             solver.seen[name].append(value)
