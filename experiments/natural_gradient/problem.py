@@ -85,7 +85,7 @@ def residual_of(way, inside, edge):
 
 def points(inside, edge, seed):
     """(points, whether they lie inside): of a Sobol sequence inside, evenly along the edge."""
-    within = qmc.Sobol(2, seed=seed).random(inside)
+    within = qmc.Sobol(2, rng=seed).random(inside)
     along = (np.arange(edge) // 4 + 0.5) / -(-edge // 4)
     zero, one = np.zeros(edge), np.ones(edge)
     sides = np.array([[along, zero], [along, one], [zero, along], [one, along]])

@@ -1,6 +1,26 @@
 """Does the noise scale, measured in training, foretell the batch size beyond which more is wasted?
 
-DOC
+What the source claims (McCandlish et al. 2018, arXiv:1812.06162): to one loss a batch of B takes
+S_min (1 + B_crit/B) steps and E_min (1 + B/B_crit) examples, and the gradient noise scale
+tr Σ/|G|², averaged over the training, foretells B_crit. (The theory has SGD, and a Hessian that is
+a multiple of the identity; B_crit and noise scale of the paper differ by small factors too.)
+
+What was found, for a Flax network of 32 hidden units on 8×8 digits, to a training loss of 0.1, the
+learning rate chosen for every batch size among ten, means of three seeds:
+
+- The hyperbola holds: from 2 to 1024 examples it is within a factor of 1.08 of the steps of SGD
+  (S_min 91, E_min 3,100), 1.15 of those of Adam.
+- SGD has B_crit 34 (31 … 36 by seed), Adam 131 (126 … 138): it takes as many examples at small
+  batches and a quarter of the steps at large ones. One noise scale cannot foretell both.
+- The noise scale grows tenfold in training, from about 16. What it foretells is as uncertain as its
+  mean: averaged over stretches of steps it is 33 in a run of batch 16, 63 at 128 and 133 at 1024,
+  1.0 to 3.9 times the B_crit of SGD (0.3 to 1.0 times that of Adam). The larger figures come from a
+  few stretches where |G|² passes close by zero. As the ratio of the means over all steps, which
+  early steps govern, it is 20 to 25 in all three, 0.6 to 0.7 times. An order of magnitude it is.
+- That H is no multiple of the identity does not explain it: tr HΣ/GᵀHG, for one seed at eight
+  moments, has means of 57, 58 and 142, and fluctuates as much.
+- A step that measures its noise took 1.1 to 1.5 times as long as the plain one, less at large
+  batches; the machine was busy, and the quartiles are wide.
 """
 
 from dataclasses import dataclass
