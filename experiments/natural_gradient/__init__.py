@@ -45,7 +45,7 @@ class Settings(Checked):
     """Points at which the solution must vanish."""
     seconds: Above0 = 30.0
     """Of processor time that each of the two solvers has."""
-    rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
+    rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
     """Learning rates of Adam from which it begins; each is tried for a quarter of the time."""
     adam_steps: Count = 50
     """Steps of Adam between two looks at its error."""
