@@ -1,6 +1,27 @@
 """Does a physics-informed network find a solution sooner by natural gradient than by Adam?
 
-DOC
+What the sources claim (energy natural gradients: Müller & Zeinhofer 2023, arXiv:2302.13163; the
+same solve among samples instead of parameters in variational Monte Carlo: Chen & Heyl 2024,
+arXiv:2302.01941): with the right geometry errors are orders of magnitude below those of Adam; and
+with fewer residuals than parameters the step is Jᵀ(JJᵀ + λI)⁻¹r, a solve of the smaller size.
+
+The Poisson equation on the unit square, a tanh network in plain JAX, every residual an example of
+`jaxdl.value_and_reduce`. One reducer of two passes makes a direction: `gram` is JJᵀ, the solve
+makes weights, and their sum of gradients is Jᵀ of it. Damping follows the line search. All of it in
+float64, in `jax.enable_x64(True)`.
+
+What was found, with 4,417 parameters, 320 residuals and 30 s of processor time for each solver:
+
+- The claim on errors holds: a relative L2 error of 2.7e-5 after 302 steps, and 1.6e-2 after 6,850
+  of Adam, whose rate (of four tried, falling as a cosine) was the best in shorter runs: 590 times
+  as much, in another run 300 times. After 29 steps, 5.9 s, the natural gradient is below that for
+  good; until its 16th Adam is ahead. One draw of weights, one smooth solution: expect less of it
+  on hard ones.
+- A step, line search included, takes as long as 23 of Adam: 99 ms of processor time to 4.4.
+- JJᵀ from factors is that of the dense Jacobian to 2e-15, with the Laplacian by `jax.hessian`, by
+  jvp of jvp, or carried forward (which is four times as fast as the Hessian). Time against dense
+  Jacobians: 1.8 at width 32, 0.8 at 64, 0.2 at 128 (17,025 parameters); temporary memory there 15
+  MB against 87, and at 264,705 parameters 58 MB against 1,355.
 """
 
 from dataclasses import dataclass
