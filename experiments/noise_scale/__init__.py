@@ -12,13 +12,14 @@ learning rate chosen for every batch size among ten, means of three seeds:
   (S_min 90, E_min 3,039), 1.15 of those of Adam.
 - SGD has B_crit 34 (31 … 36 by seed), Adam 131 (126 … 138): it takes as many examples at small
   batches and a quarter of the steps at large ones. One noise scale cannot foretell both.
-- The noise scale grows tenfold in training, from about 16. What it foretells is as uncertain as its
-  mean: averaged over stretches of steps it is 33 in a run of batch 16, 63 at 128 and 133 at 1024,
-  1.0 to 3.9 times the B_crit of SGD (0.3 to 1.0 times that of Adam). The larger figures come from a
-  few stretches where |G|² passes close by zero. As the ratio of the means over all steps, which
-  early steps govern, it is 20 to 25 in all three, 0.6 to 0.7 times. An order of magnitude it is.
-- That H is no multiple of the identity does not explain it: tr HΣ/GᵀHG, for one seed at eight
-  moments, has means of 57, 58 and 142, and fluctuates as much.
+- The noise scale grows in training, from 16 to 20 up to 42 to 102 in the last of eight stretches
+  of steps, and unevenly. What it foretells is as uncertain as its mean: over the stretches that is
+  33 in a run of batch 16, 63 at 128 and 133 at 1024, 1.0 to 3.9 times the B_crit of SGD (0.3 to 1.0
+  times that of Adam); the larger ones come from a few stretches, one of which has 360. As the ratio
+  of the means over all steps, which early steps govern, it is 20 to 25 in all three, 0.6 to 0.7
+  times. An order of magnitude it is.
+- The Hessian, which the noise scale leaves out, does not settle it: tr HΣ/GᵀHG, for one seed at
+  eight moments, has means of 57, 58 and 142, and fluctuates as much.
 - A step that measures its noise takes 1.3 (batch 1024) to 1.6 times (batch 16) as long as the
   plain one, medians of 300 rounds on two shared cores: the network is so small that a step is
   0.2 to 0.6 ms.
