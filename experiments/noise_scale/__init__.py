@@ -15,7 +15,7 @@ learning rate chosen for every batch size among ten, means of three seeds:
 - The noise scale grows in training, from 16 to 20 up to 42 to 102 in the last of eight stretches
   of steps, and unevenly. What it foretells is as uncertain as its mean: over the stretches that is
   33 in a run of batch 16, 63 at 128 and 133 at 1024, 1.0 to 3.9 times the B_crit of SGD (0.3 to 1.0
-  times that of Adam); the larger ones come from a few stretches, one of which has 360. As the ratio
+  times that of Adam); the larger ones come from a few stretches, one of which has 367. As the ratio
   of the means over all steps, which early steps govern, it is 20 to 25 in all three, 0.6 to 0.7
   times. An order of magnitude it is.
 - The Hessian, which the noise scale leaves out, does not settle it: tr HΣ/GᵀHG, for one seed at
