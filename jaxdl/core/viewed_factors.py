@@ -253,7 +253,9 @@ def _merged(f: Factor, g: Factor) -> Factor | None:
     if isinstance(f, Stacked) and isinstance(g, Stacked):
         return Stacked(jax.vmap(lambda *pair: merge(list(pair)))(f.factor, g.factor))
     if isinstance(f, Moved) and isinstance(g, Moved) and (f.axes, f.shape) == (g.axes, g.shape):
-        return replace(f, factor=merge([f.factor, g.factor]))
+        # two uses that stay two are not put under one view, where reducers would see neither
+        both = _merged(f.factor, g.factor)
+        return None if both is None else replace(f, factor=both)
     if isinstance(f, Outer) and isinstance(g, Outer):
         if f.a is g.a and f.d.shape == g.d.shape:
             return replace(f, d=_plus(f.d, g.d))
