@@ -11,6 +11,7 @@ from jaxdl.layers.activation import (
     tanh,
 )
 from jaxdl.layers.attention import self_attention
+from jaxdl.layers.cross_attention import cross_attention
 from jaxdl.core.backprop import Trace, backprop_trace, value_and_grad
 from jaxdl.core.clipping import add_noise, clipped_sum
 from jaxdl.core.compose import branch, frozen, remat, repeat, serial, skip, tap
@@ -40,6 +41,7 @@ from jaxdl.core.moments import (
     Moments, Noise, critical_batch_size, gradient_noise, moments, noise_scale,
 )
 from jaxdl.layers.norm import layer_norm, rms_norm
+from jaxdl.layers.positions import learned_positions, sinusoidal_positions
 from jaxdl.layers.pool import average_pool, global_pool, lp_pool, max_pool, weighted_pool
 from jaxdl.core.projection import example_vectors, project
 from jaxdl.core.reducers import (
@@ -48,7 +50,8 @@ from jaxdl.core.reducers import (
 )
 from jaxdl.layers.recurrent import gru, lstm, rnn
 from jaxdl.layers.regions import adaptive_pool, pyramid_pool, region_pool
-from jaxdl.core.share import scan_time, tied
+from jaxdl.core.scan_time import scan_time
+from jaxdl.core.share import tied
 from jaxdl.program.doors import from_function
 from jaxdl.program.explain import explain
 from jaxdl.program.gradient_flow import GradientFlow, gradient_flow
@@ -65,17 +68,18 @@ __all__ = [
     "Stacked", "Sum", "Trace", "TwoPass", "With", "Zero", "adaptive_pool", "add_noise",
     "as_function", "average_pool", "backprop_trace", "batch_norm", "binary_cross_entropy", "branch",
     "clipped_sum", "combine", "contract", "conv", "conv_matrix", "conv_transpose",
-    "critical_batch_size", "dense", "dropout", "elu", "embedding", "example_sq_norms",
-    "example_vectors", "explain", "fft_conv", "flatten", "flow", "from_function", "frozen", "gelu",
-    "global_pool", "gradient_flow", "gradient_noise", "grads", "gram", "gram_between", "group_norm",
-    "gru", "half_squared_error", "hinge", "huber", "identity", "keep", "kl_sparsity", "kron",
-    "l2_norm", "layer_norm", "leaf", "leaky_relu", "locally_connected", "log_softmax", "lp_pool",
-    "lstm", "map_layers", "max_pool", "maxout", "mean_squared_error", "moments", "named_params",
-    "noise_scale", "none", "per_example", "project", "pyramid_pool", "reduce_kept", "region_pool",
-    "relu", "remat", "repeat", "rms_norm", "rnn", "scan_time", "select", "self_attention", "serial",
-    "set_statistics", "sigmoid", "silu", "skip", "softmax", "softmax_cross_entropy", "softplus",
-    "summary", "tanh", "tap", "tied", "total", "trace", "trace_with", "value_and_grad",
-    "value_and_reduce", "walk_layers", "weighted_pool",
+    "critical_batch_size", "cross_attention", "dense", "dropout", "elu", "embedding",
+    "example_sq_norms", "example_vectors", "explain", "fft_conv", "flatten", "flow",
+    "from_function", "frozen", "gelu", "global_pool", "gradient_flow", "gradient_noise", "grads",
+    "gram", "gram_between", "group_norm", "gru", "half_squared_error", "hinge", "huber", "identity",
+    "keep", "kl_sparsity", "kron", "l2_norm", "layer_norm", "leaf", "leaky_relu",
+    "learned_positions", "locally_connected", "log_softmax", "lp_pool", "lstm", "map_layers",
+    "max_pool", "maxout", "mean_squared_error", "moments", "named_params", "noise_scale", "none",
+    "per_example", "project", "pyramid_pool", "reduce_kept", "region_pool", "relu", "remat",
+    "repeat", "rms_norm", "rnn", "scan_time", "select", "self_attention", "serial",
+    "set_statistics", "sigmoid", "silu", "sinusoidal_positions", "skip", "softmax",
+    "softmax_cross_entropy", "softplus", "summary", "tanh", "tap", "tied", "total", "trace",
+    "trace_with", "value_and_grad", "value_and_reduce", "walk_layers", "weighted_pool",
 ]
 # fmt: on
 # isort: on

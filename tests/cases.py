@@ -24,6 +24,7 @@ from jaxdl import (
     branch,
     conv,
     conv_transpose,
+    cross_attention,
     dense,
     embedding,
     flatten,
@@ -187,6 +188,35 @@ def with_lengths(x: Draw, *lengths: int) -> Draw:
     return lambda rng: With(x(rng), {"lengths": np.array(lengths, np.int32)})
 
 
+def with_pairs(x: Draw, heads: int) -> Draw:
+    """Draws sequences, and all that attention can read about their positions."""
+
+    def draw(rng):
+        drawn = x(rng)
+        n, t, _ = drawn.shape
+        side = {
+            "lengths": np.array([t, 1, 3, 4], np.int32),
+            "segments": np.sort(rng.integers(0, 2, (n, t), dtype=np.int32)),
+            "mask": rng.random((n, 1, t, t)) < 0.8,
+            "bias": rng.standard_normal((n, heads, t, t)),
+        }
+        return With(drawn, side)
+
+    return draw
+
+
+def with_memory(x: Draw, memory: Draw) -> Draw:
+    """Draws a sequence and another one to attend to, of which some positions are padding."""
+
+    def draw(rng):
+        drawn = memory(rng)
+        # of one position alone there would be nothing to choose, and no cotangent of a query
+        lengths = np.array([drawn.shape[1], 2, 3, 2], np.int32)
+        return With(x(rng), {"memory": drawn, "memory_lengths": lengths})
+
+    return draw
+
+
 def gated(features: int) -> Layer:
     """x·w, times the memory where the mask says so: a layer that reads a side input."""
 
@@ -301,6 +331,15 @@ LAYERS = (
     Case("self_attention", self_attention(2), normal(N, 5, 6)),
     Case("self_attention-causal", self_attention(2, causal=True), normal(N, 5, 6)),
     Case("self_attention-heads", self_attention(3, head_features=2), normal(N, 5, 7)),
+    Case(
+        "self_attention-grouped",
+        self_attention(4, kv_heads=2, head_features=2, causal=True, window=3, rotary=100.0),
+        normal(N, 5, 6),
+    ),
+    Case("self_attention-soft_cap", self_attention(2, soft_cap=0.7), normal(N, 5, 6)),
+    Case("self_attention-dropout", self_attention(2, dropout=0.4), normal(N, 5, 6), training=True),
+    Case("learned_positions", jaxdl.learned_positions(7), normal(N, 5, 6)),
+    Case("sinusoidal_positions", jaxdl.sinusoidal_positions(), normal(N, 5, 6)),
     Case("rnn", rnn(3), normal(N, 5, 6)),
     Case("rnn-relu", rnn(3, activation="relu", truncate=2), normal(N, 5, 6)),
     Case("rnn-state", rnn(3), pair(normal(N, 3), normal(N, 5, 6))),
@@ -468,6 +507,31 @@ MODELS = (
 
 SIDE = (
     Case("gated", gated(5), with_side(normal(N, 6), 5)),
+    Case(
+        "self_attention-reads",
+        self_attention(2, reads=("lengths", "segments", "mask", "bias"), soft_cap=0.7),
+        with_pairs(normal(N, 5, 6), 2),
+    ),
+    Case(
+        "repeat-self_attention",
+        repeat(skip(self_attention(2, causal=True, reads=("lengths", "bias"))), 2),
+        with_pairs(normal(N, 5, 6), 2),
+    ),
+    Case(
+        "cross_attention",
+        cross_attention(4, kv_heads=2, head_features=3, reads=("memory_lengths",)),
+        with_memory(normal(N, 5, 6), normal(N, 3, 7)),
+    ),
+    Case(
+        "repeat-cross_attention",
+        repeat(skip(serial(layer_norm(), cross_attention(2))), 2),
+        with_memory(normal(N, 5, 6), normal(N, 3, 7)),
+    ),
+    Case(
+        "scan_time-lengths",
+        scan_time(rnn_cell(3), hidden(3), lengths=True, reverse=True, truncate=2),
+        with_lengths(normal(N, 5, 6), 5, 1, 3, 4),
+    ),
     Case("rnn-lengths", rnn(3, lengths=True), with_lengths(normal(N, 5, 6), 5, 1, 3, 4)),
     Case(
         "lstm-lengths",

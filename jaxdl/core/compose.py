@@ -11,7 +11,7 @@
 
 f̄ is `f.bwd`. A wrapper of one layer has that layer's parameters; serial and branch have a dict of
 their children's, without those that have none. All of them take side inputs (`jaxdl.core.side`).
-`scan_time` and `tied` are in `jaxdl.core.share`: they use one parameter more than once.
+`jaxdl.core.scan_time` and `tied` (in `jaxdl.core.share`) use one parameter more than once.
 """
 
 import functools

@@ -14,7 +14,7 @@ import jax
 from jax import Array
 
 from jaxdl.core.identity import SameByParts
-from jaxdl.core.layer import Layer, check_layer
+from jaxdl.core.layer import Layer, check_layer, check_side
 from jaxdl.core.paths import located, name_children
 from jaxdl.core.reducers import Reducer, grads
 from jaxdl.core.side import With, join_side, like_side, split_side
@@ -139,6 +139,7 @@ def container(
     *,
     detail: str = "",
     kind: str = "",
+    side: bool = False,
 ) -> Layer:
     """Make a Layer of functions over its children that are given the side input apart.
 
@@ -152,21 +153,26 @@ def container(
       rebuild: ``(*children) -> Layer``.
       detail: settings, for `print`.
       kind: what a container around it calls it by default.
+      side: whether it reads a side input itself, whatever its children do.
     """
 
     def container_init(key, x):
+        if side:
+            check_side(name, side, x)
         return init(key, *split_side(x))
 
     def container_fwd(params, x, key=None):
-        x, side = split_side(x)
-        side = as_jax(side)  # bwd is given it as it is kept
-        y, residuals = fwd(params, x, side, key)
-        return y, join_side(residuals, side)
+        if side:
+            check_side(name, side, x)
+        x, given = split_side(x)
+        given = as_jax(given)  # bwd is given it as it is kept
+        y, residuals = fwd(params, x, given, key)
+        return y, join_side(residuals, given)
 
     def container_bwd(params, residuals, dy, reduce: Reducer = grads, slots=None):
-        residuals, side = split_side(residuals)
-        reduced, dx, dside = bwd(params, residuals, side, dy, reduce, slots)
-        return reduced, dx if side is None else With(dx, like_side(dside, side))
+        residuals, given = split_side(residuals)
+        reduced, dx, dside = bwd(params, residuals, given, dy, reduce, slots)
+        return reduced, dx if given is None else With(dx, like_side(dside, given))
 
     several = isinstance(children, Children)
     return Layer(
@@ -179,4 +185,5 @@ def container(
         detail,
         children.names if several else (),
         kind,
+        side,
     )

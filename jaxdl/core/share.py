@@ -1,153 +1,23 @@
-"""Combinators that use one parameter more than once: over time, and in two places.
+"""`tied`: one parameter used in two places.
 
-    scan_time(cell)   (hₜ, yₜ) = cell(hₜ₋₁, xₜ)   (dhₜ₋₁, dxₜ) = cell.bwd(dhₜ, dyₜ), backwards in t
-    tied(model, …)    w₂ = w₁ or w₁ᵀ              dw₁ = the sum of both uses: a `Many` factor
+    w₂ = w₁ or w₁ᵀ              dw₁ = the sum of both uses: a `Many` factor
 
 The gradient of a shared weight is the sum over the places it is used (Rumelhart, Hinton &
-Williams 1986). In `scan_time` that sum is not taken in the loop: the factors of every step are
-kept, time becomes one more position axis, and the reducer runs once behind the loop. One matrix
-product over all steps takes the place of T small ones.
+Williams 1986). Sharing over time is `jaxdl.core.scan_time`.
 """
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax import Array, lax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdl.core.container import Child, container
 from jaxdl.core.factors import Factor, FactorError, Many
 from jaxdl.core.layer import Layer, check_layer, map_layers, walk_layers
-from jaxdl.core.paths import at_path, join_path, path_of
-from jaxdl.core.reducers import Reducer, Seen, grads, keep_for, reduce_kept
-from jaxdl.core.side import add_to_side, zero_cotangent
-from jaxdl.numerics.checks import check_array, is_inexact
-from jaxdl.numerics.pytree import Static, as_jax, describe, pack_unique, struct, unpack_unique
-from jaxdl.numerics.sharding import explicit_sharding
-
-
-def scan_time(cell: Layer, carry: Callable[[jax.ShapeDtypeStruct], Any] | None = None) -> Layer:
-    """Run a cell over the time axis, with one set of parameters.
-
-    With `carry` the state starts as zeros: x (N, T, ...) to y (N, T, ...). Without it the state is
-    given and returned, as it is by the cell: (h₀, x) to (h_T, y), each with its cotangent.
-
-    Args:
-      cell: a layer from the pair (carry, xₜ) to the pair (carry, yₜ).
-      carry: from the shape and dtype of xₜ (N, ...) to those of the carry, a pytree of
-        `jax.ShapeDtypeStruct` with leading axis N.
-
-    Raises:
-      ValueError: an x without an axis of time; a cell that returns another carry than it is given.
-    """
-    check_layer("scan_time", cell)
-    child = Child(cell)
-
-    def start(x):
-        """The state before the first step, or its shapes, and x."""
-        if carry is None:
-            return _given_state(x)
-        x = as_jax(x)
-        return jax.tree.map(lambda s: _zeros(s, x), carry(_one_step(x))), x
-
-    def init(key, x, side):
-        x = as_jax(x)
-        h, x = (carry(_one_step(x)), x) if carry is not None else _given_state(x)
-        return child.init(key, (h, _one_step(x)), side)
-
-    def fwd(params, x, side, key):
-        h, x = start(x)
-        _one_step(x)
-        keys = None if key is None else jax.random.split(key, x.shape[1])
-
-        def step(h, xs):
-            (new, y), residuals = child.fwd(params, (h, xs[0]), side, xs[1])
-            if struct(new) != struct(h):
-                raise ValueError(
-                    f"scan_time: {cell.label} must return a carry of the shape and dtype it is "
-                    f"given, {describe(h)}, got {describe(new)}; give a carry of its width"
-                )
-            return new, (y, pack_unique(residuals))
-
-        last, (y, steps) = lax.scan(step, h, (jnp.moveaxis(x, 1, 0), keys))
-        y = jnp.moveaxis(y, 0, 1)
-        if carry is None:
-            return (last, y), steps
-        leaves, structure = jax.tree.flatten(struct(last))
-        return y, {"steps": steps, "carry": Static((tuple(leaves), structure))}
-
-    def bwd(params, residuals, side, dy, reduce, slots):
-        steps = residuals
-        if carry is None:
-            dh, dy = dy
-            dh = jax.tree.map(lambda d: d if is_inexact(d) else None, dh)
-        else:
-            leaves, structure = residuals["carry"].value
-            dh = jax.tree.unflatten(
-                structure, [_zeros(s, dy) if is_inexact(s) else None for s in leaves]
-            )
-            steps = residuals["steps"]
-
-        def step(carried, xs):
-            dh, dside = carried
-            kept, (dh, dx), part = child.bwd(
-                params, unpack_unique(xs[1]), side, (dh, xs[0]), keep_for(reduce), None
-            )
-            # factors hold residuals, and share cotangents
-            return (dh, add_to_side(dside, part)), (pack_unique(kept, xs[1].arrays), dx)
-
-        carried = (dh, zero_cotangent(side) if cell.side else None)
-        (dh, dside), (kept, dx) = lax.scan(
-            step, carried, (jnp.moveaxis(dy, 1, 0), steps), reverse=True
-        )
-        kept = jax.tree.map(
-            lambda f: f.join_time() if isinstance(f, Factor) else f,
-            unpack_unique(kept, steps.arrays),
-            is_leaf=lambda f: isinstance(f, Factor),
-        )
-        dx = None if dx is None else jnp.moveaxis(dx, 0, 1)
-        try:
-            reduced = reduce_kept(reduce, params, kept, slots)
-        except FactorError as error:
-            if path_of(error):
-                raise
-            raise FactorError(f"{cell.name}: {error}") from None
-        return reduced, dx if carry is not None else (dh, dx), dside
-
-    rebuild = functools.partial(scan_time, carry=carry)
-    return container("scan_time", child, init, fwd, bwd, rebuild)
-
-
-def _given_state(x: Any) -> tuple[Any, Any]:
-    if not isinstance(x, tuple) or len(x) != 2:
-        raise TypeError(
-            f"scan_time: without `carry`, x must be the pair (state, inputs), got {describe(x)}; "
-            "give the state, or build it with a carry that starts as zeros"
-        )
-    return as_jax(x)
-
-
-def _one_step(x: Any) -> jax.ShapeDtypeStruct:
-    check_array("scan_time: x", x)
-    if len(x.shape) < 2:
-        raise ValueError(
-            f"scan_time: x must have axes (examples, time, ...), got shape {x.shape}; add the "
-            "missing axis"
-        )
-    return jax.ShapeDtypeStruct((x.shape[0], *x.shape[2:]), x.dtype)
-
-
-def _zeros(struct: jax.ShapeDtypeStruct, beside: Array) -> Array:
-    """Zeros of that shape; under Explicit mesh axes their examples lie where those of x lie."""
-    sharding = explicit_sharding(beside)
-    if sharding is not None:
-        sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:1]))
-    return jnp.zeros(struct.shape, struct.dtype, device=sharding)
+from jaxdl.core.paths import at_path, join_path
+from jaxdl.core.reducers import Reducer, Seen, grads, keep_for
 
 
 def tied(model: Layer, ties: Mapping[str, str]) -> Layer:

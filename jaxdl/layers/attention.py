@@ -1,23 +1,20 @@
-"""Multi-head self-attention, causal or not.
+"""Multi-head self-attention.
 
-Shapes: x (..., T, m); H heads of width h; w_qkv (m, 3Hh), b_qkv (3Hh,), w_out (Hh, m), b_out (m,);
-q, k, v, o (..., T, H, h); scores s and probabilities p (..., H, T, T).
+Shapes: x (..., T, m); H heads of width h, K of them for keys and values; w_qkv (m, (H+2K)h),
+b_qkv ((H+2K)h,), w_out (Hh, m), b_out (m,).
 
-    q, k, v = split(x·w_qkv + b_qkv)
-    s  = q·kᵀ/√h   (−∞ above the diagonal if causal)
-    p  = softmax(s)
-    o  = p·v
-    y  = o·w_out + b_out
+    q, k, v = split(x·w_qkv + b_qkv)        q, k turned by their positions if `rotary`
+    o = attention of q to k and v           (jaxdl.layers.attention_core)
+    y = o·w_out + b_out
 
     do = dy·w_outᵀ                     dw_out = Σ o ⊗ dy       db_out = Σ dy
-    dv = pᵀ·do
-    ds = p(do·vᵀ − Σ do·o)             (Σ over h: equal to Σ dp·p over positions, and shorter)
-    dq = ds·k/√h     dk = dsᵀ·q/√h
+    dq, dk, dv: of attention           dq, dk turned back
     dx = dqkv·w_qkvᵀ                   dw_qkv = Σ x ⊗ dqkv     db_qkv = Σ dqkv
 
 Reference: Vaswani et al. (2017, arXiv:1706.03762), section 3.2.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -26,127 +23,136 @@ from jax import Array
 
 from jaxdl.core.factors import Outer, Sum
 from jaxdl.core.layer import Layer, leaf
+from jaxdl.core.side import With, split_side
+from jaxdl.layers.attention_core import Settings, attend, attend_back
+from jaxdl.layers.attention_heads import (
+    Heads,
+    affine,
+    check_sequence,
+    checked,
+    said_of,
+    side_cotangent,
+    split_heads,
+)
+from jaxdl.layers.attention_side import side_of
+from jaxdl.layers.positions import rotate
 from jaxdl.numerics.checks import check_floating, check_params
-from jaxdl.numerics.dtypes import wide
 
 
-def _init(key, x, *, heads, head_features, w_init):
-    check_floating("self_attention", x)
-    if len(x.shape) < 2:
-        raise ValueError(
-            f"self_attention: x must have axes (..., positions, features), got shape {x.shape}; "
-            "add the axis of positions"
-        )
-    m, inner = x.shape[-1], heads * _head_features(x, heads, head_features)
+def _init(key, x, *, s: Heads, w_init):
+    x = split_side(x)[0]
+    check_sequence(s.name, "x", x)
+    h, m = s.width(x), x.shape[-1]
+    inner, all_heads = s.heads * h, (s.heads + 2 * s.kv_heads) * h
     qkv_key, out_key = jax.random.split(key)
     return {
-        "w_qkv": w_init(qkv_key, (m, 3 * inner), x.dtype),
-        "b_qkv": jnp.zeros(3 * inner, x.dtype),
+        "w_qkv": w_init(qkv_key, (m, all_heads), x.dtype),
+        "b_qkv": jnp.zeros(all_heads, x.dtype),
         "w_out": w_init(out_key, (inner, m), x.dtype),
         "b_out": jnp.zeros(m, x.dtype),
     }
 
 
-def _head_features(x, heads, head_features):
-    if head_features is not None:
-        return head_features
-    if x.shape[-1] % heads:
-        raise ValueError(
-            f"self_attention: x.shape[-1] must be a multiple of heads ({heads}), got x.shape == "
-            f"{x.shape}; change heads, or give head_features"
-        )
-    return x.shape[-1] // heads
-
-
-def _fwd(params, x, *, heads, head_features, causal):
-    check_floating("self_attention", x)
+def _fwd(params, x, key=None, *, s: Heads):
+    x, side = split_side(x)
+    check_floating(s.name, x)
     if x.ndim < 2 or x.shape[-1] != params["w_qkv"].shape[0]:
         raise ValueError(
-            f"self_attention: x must have shape (..., positions, {params['w_qkv'].shape[0]}), as "
+            f"{s.name}: x must have shape (..., positions, {params['w_qkv'].shape[0]}), as "
             f"init has seen it, got x.shape == {x.shape}; check the layer before"
         )
-    m, inner = x.shape[-1], heads * _head_features(x, heads, head_features)
-    shapes = {"b_qkv": (3 * inner,), "w_out": (inner, m), "b_out": (m,)}
-    check_params("self_attention", params, w_qkv=(None, 3 * inner), **shapes)
-    qkv = x @ params["w_qkv"].astype(x.dtype) + params["b_qkv"].astype(x.dtype)
-    q, k, v = _split_heads(qkv, heads)
-    p = _probabilities(q, k, causal)
-    o = jnp.einsum("...hts,...shd->...thd", p, v)
-    o = o.reshape(*x.shape[:-1], -1)
-    y = o @ params["w_out"].astype(x.dtype) + params["b_out"].astype(x.dtype)
-    # p (H·T² an example) is kept: making it again costs a product, an exponential and a sum
-    return y, {"x": x, "qkv": qkv, "p": p, "o": o}
+    h, m = s.width(x), x.shape[-1]
+    inner, all_heads = s.heads * h, (s.heads + 2 * s.kv_heads) * h
+    shapes = {"b_qkv": (all_heads,), "w_out": (inner, m), "b_out": (m,)}
+    check_params(s.name, params, w_qkv=(None, all_heads), **shapes)
+    qkv = affine(x, params, "w_qkv", "b_qkv")
+    q, k, v = _heads(qkv, s, h)
+    o, kept = attend(q, k, v, s.core, side_of(s.name, s.reads, s.heads, side, x, x), key)
+    o = o.reshape(*x.shape[:-1], inner)
+    kept = kept if key is None else kept | {"key": key}
+    return affine(o, params, "w_out", "b_out"), {"x": x, "qkv": qkv, "o": o, **kept}
 
 
-def _split_heads(qkv: Array, heads: int) -> tuple[Array, Array, Array]:
-    q, k, v = jnp.split(qkv, 3, axis=-1)
-    split = (*qkv.shape[:-1], heads, qkv.shape[-1] // (3 * heads))
-    return q.reshape(split) * split[-1] ** -0.5, k.reshape(split), v.reshape(split)
+def _heads(qkv: Array, s: Heads, h: int) -> tuple[Array, Array, Array]:
+    q, k, v = split_heads(qkv, (s.heads, s.kv_heads, s.kv_heads), h)
+    if s.rotary is not None:
+        q, k = rotate(q, s.rotary), rotate(k, s.rotary)
+    return q, k, v
 
 
-def _probabilities(q: Array, k: Array, causal: bool) -> Array:
-    s = jnp.einsum("...thd,...shd->...hts", q, k)
-    if causal:
-        t = s.shape[-1]
-        s = jnp.where(jnp.tril(jnp.ones((t, t), bool)), s, -jnp.inf)
-    return jax.nn.softmax(s.astype(wide(s.dtype)), axis=-1).astype(s.dtype)
-
-
-def _bwd(params, residuals, dy, *, heads):
-    x, qkv, p, o = (residuals[name] for name in ("x", "qkv", "p", "o"))
-    q, k, v = _split_heads(qkv, heads)
+def _bwd(params, residuals, dy, *, s: Heads):
+    kept, side = split_side(residuals)
+    x, qkv, o = kept["x"], kept["qkv"], kept["o"]
+    q, k, v = _heads(qkv, s, s.width(x))
     do = dy @ params["w_out"].astype(dy.dtype).T
-    do_heads, o_heads = do.reshape(v.shape), o.reshape(v.shape)
-
-    # o = p·v
-    dv = jnp.einsum("...hts,...thd->...shd", p, do_heads)
-    dp = jnp.einsum("...thd,...shd->...hts", do_heads, v)
-    # p = softmax(s)
-    dot = jnp.sum(do_heads * o_heads, axis=-1, dtype=wide(p.dtype)).astype(p.dtype)
-    ds = p * (dp - jnp.swapaxes(dot, -1, -2)[..., None])
-    # s = q·kᵀ, with the 1/√h already in q
-    dq = jnp.einsum("...hts,...shd->...thd", ds, k) * q.shape[-1] ** -0.5
-    dk = jnp.einsum("...hts,...thd->...shd", ds, q)
-    dqkv = jnp.concatenate([part.reshape(do.shape) for part in (dq, dk, dv)], axis=-1)
-
+    dq, dk, dv, dbias = attend_back(
+        q, k, v, o.reshape(q.shape), kept, do.reshape(q.shape), s.core,
+        side_of(s.name, s.reads, s.heads, side, x, x), kept.get("key"),
+    )  # fmt: skip
+    if s.rotary is not None:
+        dq, dk = rotate(dq, s.rotary, back=True), rotate(dk, s.rotary, back=True)
+    rows = (*x.shape[:-1], -1)
+    dqkv = jnp.concatenate([part.reshape(rows) for part in (dq, dk, dv)], axis=-1)
     factors = {
         "w_qkv": Outer(x, dqkv),
         "b_qkv": Sum(dqkv),
         "w_out": Outer(o, dy),
         "b_out": Sum(dy),
     }
-    return factors, dqkv @ params["w_qkv"].astype(dy.dtype).T
+    dx = dqkv @ params["w_qkv"].astype(dy.dtype).T
+    return factors, With(dx, side_cotangent(side, dbias)) if s.reads else dx
 
 
 def self_attention(
     heads: int,
     *,
     causal: bool = False,
+    window: int | None = None,
+    kv_heads: int | None = None,
     head_features: int | None = None,
+    rotary: float | None = None,
+    soft_cap: float | None = None,
+    dropout: float = 0.0,
+    reads: Sequence[str] = (),
     w_init: jax.nn.initializers.Initializer = jax.nn.initializers.lecun_normal(),
 ) -> Layer:
     """Multi-head self-attention with one fused projection: (..., T, m) to the same shape.
 
+    Over many positions the backward pass goes through blocks of queries and holds no array of
+    T × T. A query that may see nothing has the output of no value, `b_out`, and no cotangent.
+
     Args:
       heads: number of heads, at least 1.
       causal: whether a position sees only itself and those before it.
+      window: a position sees only those less than so many places away.
+      kv_heads: how many heads of keys and values there are, shared by groups of the others; by
+        default `heads`.
       head_features: width of a head; by default m / heads.
+      rotary: the base of rotary positions, usually 10,000; None for none.
+      soft_cap: scores are bent to be at most so large, c·tanh(s/c).
+      dropout: the rate at which probabilities are dropped in training.
+      reads: what is read of the side input, a dict: "lengths" (N,), how many positions are real;
+        "segments" (N, T) integers, those of one sequence being equal, where several are packed;
+        "mask", boolean, and "bias", floating point, both broadcast to (N, heads, T, T).
       w_init: initial weights of both projections; biases start at 0.
 
     Raises:
-      ValueError: m is not a multiple of heads and no `head_features` was given; shapes that
-        init has not seen.
+      ValueError: m is not a multiple of heads and no `head_features` was given; settings out of
+        range; shapes that init has not seen.
     """
-    if heads < 1 or (head_features is not None and head_features < 1):
-        raise ValueError(
-            f"self_attention: heads and head_features must be at least 1, got {heads} and "
-            f"{head_features}; a usual head has 64 features"
+    s = checked(
+        Heads(
+            "self_attention", heads, heads if kv_heads is None else kv_heads, head_features,
+            rotary, Settings(causal, window, soft_cap, float(dropout)), tuple(reads),
         )
+    )  # fmt: skip
     return leaf(
         "self_attention",
-        partial(_init, heads=heads, head_features=head_features, w_init=w_init),
-        partial(_fwd, heads=heads, head_features=head_features, causal=causal),
-        partial(_bwd, heads=heads),
+        partial(_init, s=s, w_init=w_init),
+        partial(_fwd, s=s),
+        partial(_bwd, s=s),
         params=("w_qkv", "b_qkv", "w_out", "b_out"),
-        detail=f"{heads}, causal" if causal else str(heads),
+        keyed=dropout > 0,
+        side=bool(s.reads),
+        detail=said_of(s),
     )

@@ -27,20 +27,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 
 from jaxdl.core.factors import Diag, Outer, Sum
 from jaxdl.core.layer import Layer, leaf
+from jaxdl.core.padding import check_truncate, choose, cuts, lengths_of, real_steps, turned
 from jaxdl.core.side import With, like_side, split_side
 from jaxdl.layers.recurrent_cells import GRU, LSTM, Cell, State, rnn_cell
 from jaxdl.layers.recurrent_inputs import (
     as_given,
     check_axes,
     check_input,
-    check_lengths,
     check_state,
     given_state,
-    lengths_of,
 )
 
 # --- over time ----------------------------------------------------------------------------------
@@ -71,17 +70,16 @@ def _init(key, x, *, cell, features, lengths, w_init, h_init, forget_bias=0.0, p
 
 
 def _fwd(params, x, *, cell, features, lengths, reverse, truncate):
-    x, many = (x.x, lengths_of(cell.name, x)) if lengths else (x, None)
+    x, side = split_side(x)
     given = isinstance(x, tuple)
     start, x = (given_state(cell, x[0]), x[1]) if given else (None, x)
     check_input(cell, params, x, features)
-    if many is not None:
-        check_lengths(cell.name, many, x)
+    many = lengths_of(cell.name, side, x) if lengths else None
     start = check_state(cell, start, x, features)
     w_x, w_h, b = (params[name].astype(x.dtype) for name in ("w_x", "w_h", "b"))
     b_h = params["b_h"].astype(x.dtype) if "b_h" in params else None
-    xs = jnp.moveaxis(_turned(x, many) if reverse else x, 1, 0)
-    real, cuts = _real_steps(x, many), _cuts(x, truncate)
+    xs = jnp.moveaxis(turned(x, many) if reverse else x, 1, 0)
+    real, ends = real_steps(x.shape[1], many), cuts(x.shape[1], truncate)
 
     def step(state, inputs):
         u, here, cut = inputs
@@ -89,47 +87,47 @@ def _fwd(params, x, *, cell, features, lengths, reverse, truncate):
             state = tuple(jnp.where(cut, lax.stop_gradient(s), s) for s in state)
         v = state[0] @ w_h if b_h is None else state[0] @ w_h + b_h
         new, kept = cell.step(params, u, v, state)
-        new = _choose(here, new, state)
+        new = choose(here, new, state)
         return new, (new, kept)
 
-    last, (states, kept) = lax.scan(step, start, (xs @ w_x + b, real, cuts))
-    y = jnp.moveaxis(_choose(real, states[:1], _zeros(states[:1]))[0], 0, 1)
-    y = _turned(y, many) if reverse else y
+    last, (states, kept) = lax.scan(step, start, (xs @ w_x + b, real, ends))
+    y = jnp.moveaxis(choose(real, states[:1], _zeros(states[:1]))[0], 0, 1)
+    y = turned(y, many) if reverse else y
     # of the gates what a step of `back` reads; the products of all steps before them are forgotten
     residuals = {"x": x, "start": start, "states": states, "kept": kept}
     return (as_given(last), y) if given else y, residuals
 
 
 def _bwd(params, residuals, dy, *, cell, lengths, reverse, truncate):
-    many = lengths_of(cell.name, residuals) if lengths else None
     residuals, side = split_side(residuals)
     x, start, states, kept = (residuals[name] for name in ("x", "start", "states", "kept"))
+    many = lengths_of(cell.name, side, x) if lengths else None
     given = isinstance(dy, tuple)
     dlast, dy = (given_state(cell, dy[0]), dy[1]) if given else (_zeros(start), dy)
-    dys = jnp.moveaxis(_turned(dy, many) if reverse else dy, 1, 0)
-    real, cuts = _real_steps(x, many), _cuts(x, truncate)
+    dys = jnp.moveaxis(turned(dy, many) if reverse else dy, 1, 0)
+    real, ends = real_steps(x.shape[1], many), cuts(x.shape[1], truncate)
     before = tuple(
         jnp.concatenate([s[None], new[:-1]]) for s, new in zip(start, states, strict=True)
     )
     w_x, w_h = params["w_x"].astype(dy.dtype), params["w_h"].astype(dy.dtype)
-    (dys,) = _choose(real, (dys,), _zeros((dys,)))
+    (dys,) = choose(real, (dys,), _zeros((dys,)))
 
     def step(dnew, inputs):
         dy, kept, before, new, here, cut = inputs
         dnew = (dnew[0] + dy, *dnew[1:])
         du, dv, (dh, *rest) = cell.back(params, kept, before, new, dnew)
-        dbefore = _choose(here, (dv @ w_h.T + dh, *rest), dnew)
+        dbefore = choose(here, (dv @ w_h.T + dh, *rest), dnew)
         if cut is not None:
             dbefore = tuple(jnp.where(cut, 0, d) for d in dbefore)
         gates = (du,) if dv is du else (du, dv)
-        return dbefore, _choose(here, gates, _zeros(gates))
+        return dbefore, choose(here, gates, _zeros(gates))
 
-    inputs = (dys, kept, before, states, real, cuts)
+    inputs = (dys, kept, before, states, real, ends)
     dstart, gates = lax.scan(step, dlast, inputs, reverse=True)
     du, dv = gates[0], gates[-1]
     dx = jnp.moveaxis(du @ w_x.T, 0, 1)
-    dx = _turned(dx, many) if reverse else dx
-    x = _turned(x, many) if reverse else x
+    dx = turned(dx, many) if reverse else dx
+    x = turned(x, many) if reverse else x
     du, dv, h = (jnp.moveaxis(array, 0, 1) for array in (du, dv, before[0]))
     factors = {"w_x": Outer(x, du), "w_h": Outer(h, dv), "b": Sum(du)}
     if "b_h" in params:
@@ -143,36 +141,8 @@ def _bwd(params, residuals, dy, *, cell, lengths, reverse, truncate):
     return factors, With(dx, like_side(None, side)) if lengths else dx
 
 
-def _choose(here: Array | None, these: State, those: State) -> State:
-    """`these` where a step is real, `those` where it is padding; here (..., N), None: all are."""
-    if here is None:
-        return these
-    return tuple(jnp.where(here[..., None], x, y) for x, y in zip(these, those, strict=True))
-
-
 def _zeros(arrays: State) -> State:
     return tuple(map(jnp.zeros_like, arrays))
-
-
-def _real_steps(x: Array, lengths: Array | None) -> Array | None:
-    return None if lengths is None else jnp.arange(x.shape[1], dtype=jnp.int32)[:, None] < lengths
-
-
-def _cuts(x: Array, truncate: int | None) -> Array | None:
-    """The steps before which the gradient ends."""
-    if truncate is None:
-        return None
-    t = jnp.arange(x.shape[1], dtype=jnp.int32)
-    return (t > 0) & (t % truncate == 0)
-
-
-def _turned(x: Array, lengths: Array | None) -> Array:
-    """The steps in the opposite order, padding staying behind."""
-    if lengths is None:
-        return jnp.flip(x, axis=1)
-    t = jnp.arange(x.shape[1], dtype=jnp.int32)
-    order = jnp.where(t < lengths[:, None], lengths[:, None] - 1 - t, t)
-    return jnp.take_along_axis(x, order[..., None], axis=1)
 
 
 # --- constructors -------------------------------------------------------------------------------
@@ -182,11 +152,7 @@ def _recurrent(cell: Cell, features: int, settings: dict[str, Any], init: dict[s
     if features < 1:
         raise ValueError(f"{cell.name}: features must be at least 1, got {features}")
     truncate = settings["truncate"]
-    if truncate is not None and truncate < 1:
-        raise ValueError(
-            f"{cell.name}: truncate must be at least 1 step, got {truncate}; None goes back to the "
-            "first step"
-        )
+    check_truncate(cell.name, truncate)
     names = ["w_x", "w_h", "b"]
     names += ["b_h"] if cell.name == "gru" else []
     names += ["p"] if init.get("peepholes") else []

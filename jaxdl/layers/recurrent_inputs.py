@@ -3,13 +3,10 @@
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jax.core import Tracer
 
-from jaxdl.core.side import With
 from jaxdl.layers.recurrent_cells import Cell, State
-from jaxdl.numerics.checks import check_array, check_floating, check_params
+from jaxdl.numerics.checks import check_floating, check_params
 from jaxdl.numerics.pytree import describe
 
 
@@ -60,36 +57,3 @@ def check_state(cell: Cell, state: State | None, x: Array, features: int) -> Sta
                 f"{describe(part)}; give one for each example, of the width of the layer"
             )
     return state
-
-
-def lengths_of(name: str, x: With) -> Array:
-    """How many steps of each example are real."""
-    lengths = x.side
-    if isinstance(lengths, dict):
-        if "lengths" not in lengths:
-            raise ValueError(
-                f"{name}: the side input must have the entry 'lengths', got {sorted(lengths)}; "
-                "give With(x, {'lengths': ...})"
-            )
-        lengths = lengths["lengths"]
-    check_array(f"{name}: lengths", lengths)
-    if lengths.ndim != 1 or not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise TypeError(
-            f"{name}: lengths must be one integer for each example, got {describe(lengths)}"
-        )
-    return jnp.asarray(lengths, jnp.int32)
-
-
-def check_lengths(name: str, lengths: Array, x: Array) -> None:
-    if lengths.shape != x.shape[:1]:
-        raise ValueError(
-            f"{name}: there must be a length for each of the {len(x)} examples, got "
-            f"{len(lengths)} of them"
-        )
-    if not isinstance(lengths, Tracer):  # traced values cannot be read
-        known = np.asarray(lengths)
-        if known.size and (known.min() < 1 or known.max() > x.shape[1]):
-            raise ValueError(
-                f"{name}: lengths must be in 1 ... {x.shape[1]}, the steps of x, got values from "
-                f"{known.min()} to {known.max()}; leave empty sequences out, or make x longer"
-            )

@@ -207,16 +207,9 @@ def _add(step: Step, k: int) -> Form | None:
 
 def _mul(step: Step, k: int) -> Form | None:
     turn = _repeated(step, k)
-    if turn is None:
-        return None
-    after = step.outs[0].shape
-
-    def make(kept, shared, w, d):
-        x = kept[1 - k]
-        x = jnp.broadcast_to(x, (*x.shape[: x.ndim - len(step.ins[1 - k].shape)], *after))
-        return Diag(turn(x), turn(d[0]))
-
-    return Form("Diag", (1 - k,), make)
+    if turn is None or step.ins[1 - k].shape != step.outs[0].shape:
+        return None  # one number times many: their products are one array, and both would be two
+    return Form("Diag", (1 - k,), lambda kept, shared, w, d: Diag(turn(kept[1 - k]), turn(d[0])))
 
 
 def _pad(step: Step, k: int) -> Form | None:
