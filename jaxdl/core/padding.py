@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdl.numerics.checks import check_array
 from jaxdl.numerics.pytree import describe
+from jaxdl.numerics.sharding import explicit_sharding
 
 
 def lengths_of(name: str, side: Any, x: Any) -> Array:
@@ -93,3 +95,11 @@ def turned(x: Array, lengths: Array | None) -> Array:
     t = jnp.arange(x.shape[1], dtype=jnp.int32)
     order = jnp.where(t < lengths[:, None], lengths[:, None] - 1 - t, t)
     return jnp.take_along_axis(x, jnp.expand_dims(order, tuple(range(2, x.ndim))), axis=1)
+
+
+def zeros_beside(struct: jax.ShapeDtypeStruct, beside: Array) -> Array:
+    """Zeros of that shape; under Explicit mesh axes their examples lie where those of x lie."""
+    sharding = explicit_sharding(beside)
+    if sharding is not None:
+        sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:1]))
+    return jnp.zeros(struct.shape, struct.dtype, device=sharding)

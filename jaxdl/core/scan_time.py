@@ -14,19 +14,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax import lax
 
 from jaxdl.core.container import Child, container
 from jaxdl.core.factors import Factor, FactorError
 from jaxdl.core.layer import Layer, check_layer
-from jaxdl.core.padding import check_truncate, choose, cuts, lengths_of, real_steps, turned
+from jaxdl.core.padding import (
+    check_truncate,
+    choose,
+    cuts,
+    lengths_of,
+    real_steps,
+    turned,
+    zeros_beside,
+)
 from jaxdl.core.paths import path_of
 from jaxdl.core.reducers import keep_for, reduce_kept
 from jaxdl.core.side import add_to_side, zero_cotangent
 from jaxdl.numerics.checks import check_array, is_inexact
 from jaxdl.numerics.pytree import Static, as_jax, describe, pack_unique, struct, unpack_unique
-from jaxdl.numerics.sharding import explicit_sharding
 
 
 def scan_time(
@@ -65,7 +71,7 @@ def scan_time(
         if carry is None:
             return _given_state(x)
         x = as_jax(x)
-        return jax.tree.map(lambda s: _zeros(s, x), carry(_one_step(x))), x
+        return jax.tree.map(lambda s: zeros_beside(s, x), carry(_one_step(x))), x
 
     def lengths_in(side, x):
         return lengths_of("scan_time", side, x) if lengths else None
@@ -118,7 +124,7 @@ def scan_time(
         else:
             leaves, structure = residuals["carry"].value
             dh = jax.tree.unflatten(
-                structure, [_zeros(s, dy) if is_inexact(s) else None for s in leaves]
+                structure, [zeros_beside(s, dy) if is_inexact(s) else None for s in leaves]
             )
             steps = residuals["steps"]
         many, t = lengths_in(side, dy), dy.shape[1]
@@ -178,11 +184,3 @@ def _one_step(x: Any) -> jax.ShapeDtypeStruct:
             "missing axis"
         )
     return jax.ShapeDtypeStruct((x.shape[0], *x.shape[2:]), x.dtype)
-
-
-def _zeros(struct: jax.ShapeDtypeStruct, beside: Array) -> Array:
-    """Zeros of that shape; under Explicit mesh axes their examples lie where those of x lie."""
-    sharding = explicit_sharding(beside)
-    if sharding is not None:
-        sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:1]))
-    return jnp.zeros(struct.shape, struct.dtype, device=sharding)

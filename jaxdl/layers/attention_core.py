@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxdl.core.identity import SameByParts
 from jaxdl.numerics.dtypes import wide
 
 BLOCK = 128
@@ -33,8 +34,8 @@ WHOLE = 512 * 512
 """So many pairs of positions are held whole: a block would save little, and cost a product."""
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, eq=False)
+class Settings(SameByParts):
     """What the scores are, and who sees whom by place alone.
 
     Attributes:

@@ -7,14 +7,15 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from jaxdl.core.identity import SameByParts
 from jaxdl.core.side import like_side
 from jaxdl.layers.attention_core import Settings
 from jaxdl.layers.attention_side import check_reads
 from jaxdl.numerics.checks import check_floating
 
 
-@dataclass(frozen=True)
-class Heads:
+@dataclass(frozen=True, eq=False)
+class Heads(SameByParts):
     """The sizes of the heads, and what is done to them.
 
     Attributes:

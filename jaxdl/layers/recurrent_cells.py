@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxdl.core.identity import SameByParts
+
 State = tuple[Array, ...]
 
 
-@dataclass(frozen=True)
-class Cell:
+@dataclass(frozen=True, eq=False)
+class Cell(SameByParts):
     """One step of a recurrent layer, forwards and backwards.
 
     Attributes:

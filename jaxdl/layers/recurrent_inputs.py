@@ -2,9 +2,10 @@
 
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 from jax import Array
 
+from jaxdl.core.padding import zeros_beside
 from jaxdl.layers.recurrent_cells import Cell, State
 from jaxdl.numerics.checks import check_floating, check_params
 from jaxdl.numerics.pytree import describe
@@ -49,7 +50,8 @@ def check_input(cell: Cell, params: Any, x: Any, features: int) -> None:
 def check_state(cell: Cell, state: State | None, x: Array, features: int) -> State:
     shape = (x.shape[0], features)
     if state is None:
-        return tuple(jnp.zeros_like(x, shape=shape) for _ in range(cell.state))
+        zeros = zeros_beside(jax.ShapeDtypeStruct(shape, x.dtype), x)
+        return (zeros,) * cell.state
     for part in state:
         if part.shape != shape or part.dtype != x.dtype:
             raise ValueError(

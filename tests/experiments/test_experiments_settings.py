@@ -106,6 +106,15 @@ REFUSED = {
         ({"models": ("gru",)}, r"models must be one or more of logistic, mlp, cnn.*\('gru',\)"),
         ({"models": ()}, r"each once, got \(\); leave it out for all"),
     ],
+    "natural_gradient": [
+        ({"width": 0}, "natural_gradient: width must be at least 1, got 0; the default is 64"),
+        ({"adam_steps": 0}, "adam_steps must be at least 1, got 0; the default is 50"),
+    ],
+    "noise_scale": [
+        ({"rates": 0}, "noise_scale: rates must be at least 1, got 0; the default is 10"),
+        ({"measured": (1,)}, r"noise_scale: measured must be at least 2, got \(1,\)"),
+        ({"most": 5}, "noise_scale: most must be at least 20, got 5; the default is 12000"),
+    ],
     "patch_features": [
         ({"patches": 10}, "patch_features: patches must be at least 1000, got 10; the default"),
         ({"few": 0}, "patch_features: few must be in 1 … 40, the crops there are of each texture"),
