@@ -131,6 +131,8 @@ def _share_of_zeros(arrays: list[tuple[str, Array, int]], dtype: Any) -> Array:
     """Of the last axes' entries, those that are 0 everywhere, in all uses of one kind; or NaN."""
     alive: dict[tuple[str, tuple[int, ...]], Array] = {}
     for kind, array, axes in arrays:
+        if not array.size:
+            continue
         shape = array.shape[array.ndim - axes :]
         some = jnp.any(array.reshape(-1, *shape) != 0, axis=0)
         alive[kind, shape] = some | alive.get((kind, shape), False)
