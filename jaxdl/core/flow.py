@@ -143,23 +143,24 @@ def _share_of_zeros(arrays: list[tuple[str, Array, int]], dtype: Any) -> Array:
     return jnp.asarray(zeros, dtype) / count
 
 
-def _places(factor: Factor, param: Any) -> Iterator[_Place]:
-    """The uses of a parameter (its shape and dtype are enough)."""
+def _places(factor: Factor, param: Any, steps: int = 0) -> Iterator[_Place]:
+    """The uses of a parameter (its shape and dtype are enough); the arrays of the factor have so
+    many axes of steps in front."""
     kind = type(factor).__name__
     if isinstance(factor, Many):
         for part in factor.factors:
-            yield from _places(part, param)
+            yield from _places(part, param, steps)
     elif isinstance(factor, Moved):
-        yield from _places(factor.factor, jax.eval_shape(factor.view, param))
+        yield from _places(factor.factor, jax.eval_shape(factor.view, param), steps)
     elif isinstance(factor, Steps):
-        yield from _places(factor.factor, param)
+        yield from _places(factor.factor, param, steps + 1)
     elif isinstance(factor, Pulled):
-        for part, made in zip(factor.factors, _made_of(factor, param), strict=True):
+        for part, made in zip(factor.factors, _made_of(factor, param, steps), strict=True):
             if part is not None:
-                yield from _places(part, made)
+                yield from _places(part, made, steps)
     elif isinstance(factor, Stacked):  # a stack that was made of the parameter
         layer = jax.ShapeDtypeStruct(param.shape[1:], param.dtype)
-        yield from _places(factor.factor, layer)
+        yield from _places(factor.factor, layer, steps + 1)
     elif isinstance(factor, Used):
         operands = tuple(x for x in jax.tree.leaves(factor.a) if _is_float(x))
         yield _Place(kind, operands, factor.d, 1, 1)
@@ -181,14 +182,17 @@ def _places(factor: Factor, param: Any) -> Iterator[_Place]:
         yield _Place(kind, tuple(x for name, x in arrays.items() if name != "d"), d, 1, 1)
 
 
-def _made_of(factor: Pulled, param: Any) -> list[Any]:
+def _made_of(factor: Pulled, param: Any, steps: int) -> list[Any]:
     """Shapes and dtypes of what was computed from the parameter."""
 
-    def made(value):
-        inputs = [*factor.inputs[: factor.place], value, *factor.inputs[factor.place + 1 :]]
-        return factor.function(*inputs)
+    def of_one_step(x: Any) -> Any:
+        return jax.ShapeDtypeStruct(x.shape[steps:], x.dtype)
 
-    return jax.eval_shape(made, jax.ShapeDtypeStruct(param.shape, factor.dtype))
+    def made(value, inputs):
+        return factor.function(*inputs[: factor.place], value, *inputs[factor.place + 1 :])
+
+    given = jax.ShapeDtypeStruct(param.shape, factor.dtype)
+    return jax.eval_shape(made, given, jax.tree.map(of_one_step, factor.inputs))
 
 
 def _is_float(value: Any) -> bool:

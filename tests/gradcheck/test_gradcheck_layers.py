@@ -46,7 +46,11 @@ def test_layers(case, request):
     report = checked(case, request.config.getoption("--gradcheck-level", level))
     assert report.rules == ["function"] and report.oracle == "the primal without its rules"
     if not case.held:  # a frozen parameter has no gradient in which an error could be seen
-        assert all(seen < 1e-11 for seen in report.power.values())
+        # nor has a side input that no layer reads
+        power = {
+            k: v for k, v in report.power.items() if case.name != "serial-unread" or "side" not in k
+        }
+        assert all(seen < 1e-11 for seen in power.values())
     norms = {f.outcome for f in report.findings if f.name == "example_sq_norms"}
     assert norms == {"skipped"} or not case.formed
 

@@ -136,7 +136,7 @@ class Expected:
         fields = {"gradient": norm(self.grads), "weight": norm(self.param)}
         if isinstance(factor, Outer | Sum):
             for name, letter in {"activation": "a", "cotangent": "d"}.items():
-                if hasattr(factor, letter):
+                if hasattr(factor, letter) and getattr(factor, letter).size:
                     x = np.asarray(getattr(factor, letter))
                     fields[name] = norm(x) / np.sqrt(x.size / prod(self.layers))
         return list(fields), list(fields.values())
